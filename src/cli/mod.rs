@@ -1,0 +1,1 @@
+//! One file a command: its options, then its run. The only room that prints.

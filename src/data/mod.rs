@@ -1,0 +1,1 @@
+//! Images as training data: decoding, hold-out, order.

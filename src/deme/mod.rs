@@ -1,0 +1,1 @@
+//! The paper: ranges, timesteps, consistency, projection, expert, ensemble, merge, search.

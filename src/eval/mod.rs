@@ -1,0 +1,1 @@
+//! Losses on held-out images, with their standard errors.

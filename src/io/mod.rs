@@ -1,0 +1,1 @@
+//! Files in and out: safetensors, pickled weights, JSON configurations, checkpoint folders, images.

@@ -1,0 +1,1 @@
+//! Architectures; names follow the weight files.

@@ -1,0 +1,1 @@
+//! The autograd tape: rules return contributions, only the tape accumulates.

@@ -1,0 +1,1 @@
+//! One training step, the run loop, checkpoints and metrics.
