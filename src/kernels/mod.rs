@@ -1,1 +1,21 @@
 //! The builders: check shapes, append ops to a recording, push the rule on the tape.
+//! Called by `nn`, `model`, `train` and `deme`.
+
+pub mod pointwise;
+
+use crate::error::{Error, Result};
+use crate::recording::Tensor;
+
+/// Errors unless both shapes are equal.
+pub(crate) fn same_shape(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.shape == b.shape {
+        Ok(())
+    } else {
+        Err(Error::shape(op, format!("shapes differ: {} and {}", a.shape, b.shape)))
+    }
+}
+
+/// Element count as the kernels take it, or an error that names `op`.
+pub(crate) fn count(op: &'static str, x: &Tensor) -> Result<u32> {
+    u32::try_from(x.elements()).map_err(|_| Error::shape(op, format!("{} has over 2^32 elements", x.shape)))
+}

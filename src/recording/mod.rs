@@ -1,1 +1,192 @@
-//! What a computation is before it runs: a list of plain ops over virtual buffers.
+//! What a computation is before it runs: a list of plain ops over virtual buffers. Building one needs no GPU.
+//! `gpu::Plan` replays it, `reference::interpret` runs it on the CPU twins, `cost` counts its FLOPs and bytes.
+
+pub mod cost;
+
+use crate::error::{Error, Result};
+use crate::shader::card::{Access, Card, Params};
+use crate::shape::{DType, Shape};
+
+/// Index into `Recording::buffers`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// Where a virtual buffer's storage comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Written by the host before each run; small; all inputs of a recording travel in one upload.
+    Input,
+    /// Lives between its first write and its last use; shares storage with others by lifetime.
+    Transient,
+    /// Storage that outlives the plan (parameter slabs, state), found by its key.
+    External(String),
+}
+
+/// A virtual buffer.
+#[derive(Debug, Clone)]
+pub struct Buffer {
+    pub label: String,
+    pub elements: u64,
+    pub dtype: DType,
+    pub role: Role,
+    /// Transient buffers only: readable after the run, so the storage is nobody else's afterwards.
+    pub keep: bool,
+}
+
+/// A contiguous range of a buffer seen as a shape. `offset` is in elements and a multiple of 64 (256 bytes, what
+/// every adapter can bind).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tensor {
+    pub buffer: BufferId,
+    pub offset: u64,
+    pub shape: Shape,
+}
+
+impl Tensor {
+    pub fn elements(&self) -> u64 {
+        self.shape.elements()
+    }
+
+    /// The same elements under another shape.
+    pub fn reshape(&self, op: &'static str, shape: Shape) -> Result<Self> {
+        if shape.elements() != self.elements() {
+            return Err(Error::shape(op, format!("cannot view {} as {shape}", self.shape)));
+        }
+        Ok(Self { shape, ..*self })
+    }
+}
+
+/// Alignment of tensors within a buffer, in elements.
+pub const ALIGN: u64 = 64;
+
+/// Key of the buffer of zeros that stands in for an absent optional input.
+pub const ZERO_KEY: &str = "zero";
+/// Elements of that buffer.
+pub const ZERO_ELEMENTS: u64 = 64;
+
+/// One kernel call.
+#[derive(Debug, Clone)]
+pub struct Op {
+    pub card: &'static Card,
+    /// The parameter struct's words.
+    pub params: Vec<u32>,
+    /// In the order of the card's bindings.
+    pub reads: Vec<Tensor>,
+    pub writes: Vec<Tensor>,
+    pub updates: Vec<Tensor>,
+}
+
+impl Op {
+    /// All tensors in binding order, with their access.
+    pub fn tensors(&self) -> impl Iterator<Item = (Access, &Tensor)> {
+        let reads = self.reads.iter().map(|t| (Access::Read, t));
+        let writes = self.writes.iter().map(|t| (Access::Write, t));
+        reads.chain(writes).chain(self.updates.iter().map(|t| (Access::Update, t)))
+    }
+
+    /// `<word>/<shape of the first output>`: label in profiles and error messages.
+    pub fn label(&self) -> String {
+        let out = self.writes.first().or(self.updates.first());
+        out.map_or_else(|| self.card.word.to_string(), |t| format!("{}/{}", self.card.word, t.shape))
+    }
+}
+
+/// The list itself.
+#[derive(Debug, Clone, Default)]
+pub struct Recording {
+    pub name: String,
+    pub buffers: Vec<Buffer>,
+    pub ops: Vec<Op>,
+}
+
+impl Recording {
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    fn buffer(&mut self, label: String, elements: u64, dtype: DType, role: Role) -> BufferId {
+        self.buffers.push(Buffer { label, elements, dtype, role, keep: false });
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    /// A fresh transient f32 tensor, to be written by an op.
+    pub fn transient(&mut self, label: &str, shape: Shape) -> Tensor {
+        let buffer = self.buffer(label.to_string(), shape.elements(), DType::F32, Role::Transient);
+        Tensor { buffer, offset: 0, shape }
+    }
+
+    /// A small buffer that the host fills before each run.
+    pub fn input(&mut self, label: &str, shape: Shape, dtype: DType) -> Tensor {
+        let buffer = self.buffer(label.to_string(), shape.elements(), dtype, Role::Input);
+        Tensor { buffer, offset: 0, shape }
+    }
+
+    /// Storage that outlives the plan; asking twice for a key gives the same buffer.
+    pub fn external(&mut self, key: &str, elements: u64) -> BufferId {
+        let known = self.buffers.iter().position(|b| matches!(&b.role, Role::External(k) if k == key));
+        match known {
+            Some(i) => BufferId(i as u32),
+            None => self.buffer(key.to_string(), elements, DType::F32, Role::External(key.to_string())),
+        }
+    }
+
+    /// What a kernel reads in place of an optional input that is absent.
+    pub fn absent(&mut self) -> Tensor {
+        let buffer = self.external(ZERO_KEY, ZERO_ELEMENTS);
+        Tensor { buffer, offset: 0, shape: Shape::new([ZERO_ELEMENTS as u32]) }
+    }
+
+    /// Marks a transient tensor as readable after the run.
+    pub fn keep(&mut self, tensor: &Tensor) {
+        self.buffers[tensor.buffer.0 as usize].keep = true;
+    }
+
+    /// Appends one kernel call after checking it against the card: counts, ranges, alignment, aliasing.
+    pub fn push<P: Params>(
+        &mut self,
+        card: &'static Card,
+        params: &P,
+        reads: &[Tensor],
+        writes: &[Tensor],
+        updates: &[Tensor],
+    ) -> Result<()> {
+        let (word, words) = (card.word, params.words());
+        for (access, given) in
+            [(Access::Read, reads.len()), (Access::Write, writes.len()), (Access::Update, updates.len())]
+        {
+            if card.count(access) != given {
+                let expected = card.count(access);
+                return Err(Error::shape(word, format!("{given} {access:?} tensors, its card has {expected}")));
+            }
+        }
+        if card.params.len() != words.len() {
+            return Err(Error::shape(word, format!("{} parameters, its card has {}", words.len(), card.params.len())));
+        }
+        for t in reads.iter().chain(writes).chain(updates) {
+            let b = &self.buffers[t.buffer.0 as usize];
+            if t.elements() == 0 {
+                return Err(Error::shape(word, format!("{} is empty: {}", b.label, t.shape)));
+            }
+            if t.offset % ALIGN != 0 || t.offset + t.elements() > b.elements {
+                let range = t.offset..t.offset + t.elements();
+                return Err(Error::shape(word, format!("{} has {} elements, not {range:?}", b.label, b.elements)));
+            }
+        }
+        for (i, out) in writes.iter().chain(updates).enumerate() {
+            let others = writes.iter().chain(updates).enumerate().filter(|(j, _)| *j != i).map(|(_, t)| t);
+            // One buffer bound both ways in a dispatch is an error in WebGPU, whatever the ranges.
+            if reads.iter().any(|r| r.buffer == out.buffer) || others.into_iter().any(|o| o.buffer == out.buffer) {
+                let label = &self.buffers[out.buffer.0 as usize].label;
+                return Err(Error::shape(word, format!("{label} is bound twice, once for writing")));
+            }
+        }
+        self.ops.push(Op {
+            card,
+            params: words,
+            reads: reads.to_vec(),
+            writes: writes.to_vec(),
+            updates: updates.to_vec(),
+        });
+        Ok(())
+    }
+}

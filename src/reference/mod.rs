@@ -1,1 +1,25 @@
 //! The CPU twins: each kernel in f64, and the interpreter that runs a recording on them.
+//! Called by tests and `doctor` only. Twins favour being easy to compare with the formula over speed.
+
+pub mod interpret;
+pub mod pointwise;
+
+/// One kernel call on the CPU. Buffers of u32 hold whole numbers in f64. Writes arrive filled with NaN.
+pub struct Call<'a> {
+    /// The parameter struct's words; read them with `Params::of`.
+    pub params: &'a [u32],
+    /// In the card's order.
+    pub reads: &'a [Vec<f64>],
+    pub writes: &'a mut [Vec<f64>],
+    pub updates: &'a mut [Vec<f64>],
+}
+
+pub type Twin = fn(&mut Call);
+
+/// The twins of each family of cards.
+const FAMILIES: &[&[(&str, Twin)]] = &[pointwise::TWINS];
+
+/// The twin of a kernel word.
+pub fn find(word: &str) -> Option<Twin> {
+    FAMILIES.iter().flat_map(|f| f.iter()).find(|(w, _)| *w == word).map(|(_, twin)| *twin)
+}

@@ -1,0 +1,76 @@
+//! Pointwise builders: add, scale, SiLU.
+//! Called by `nn` and `model`. Shapes: any, equal on both sides.
+
+use super::{count, same_shape};
+use crate::error::Result;
+use crate::recording::{Recording, Tensor};
+use crate::shader::cards::pointwise::{ADD, CountParams, SCALE, SILU_BACKWARD, SILU_FORWARD, ScaleParams};
+use crate::tape::{Contribution, Rule, Tape};
+
+/// z = x + y
+pub fn add(tape: &mut Tape, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    same_shape("add", x, y)?;
+    let z = tape.rec.transient("add", x.shape);
+    tape.rec.push(&ADD, &CountParams { count: count("add", x)? }, &[*x, *y], &[z], &[])?;
+    tape.push(&[*x, *y], &[z], AddRule);
+    Ok(z)
+}
+
+/// dx = dy = dz
+struct AddRule;
+
+impl Rule for AddRule {
+    fn backward(&self, _: &mut Recording, dz: &[Option<Tensor>], _: &[bool]) -> Result<Vec<Contribution>> {
+        let whole = || dz[0].map_or(Contribution::None, Contribution::Whole);
+        Ok(vec![whole(), whole()])
+    }
+}
+
+fn scaled(rec: &mut Recording, x: &Tensor, factor: f32) -> Result<Tensor> {
+    let y = rec.transient("scale", x.shape);
+    rec.push(&SCALE, &ScaleParams { count: count("scale", x)?, factor }, &[*x], &[y], &[])?;
+    Ok(y)
+}
+
+/// y = factor x
+pub fn scale(tape: &mut Tape, x: &Tensor, factor: f32) -> Result<Tensor> {
+    let y = scaled(&mut tape.rec, x, factor)?;
+    tape.push(&[*x], &[y], ScaleRule { factor });
+    Ok(y)
+}
+
+/// dx = factor dy
+struct ScaleRule {
+    factor: f32,
+}
+
+impl Rule for ScaleRule {
+    fn backward(&self, rec: &mut Recording, dy: &[Option<Tensor>], _: &[bool]) -> Result<Vec<Contribution>> {
+        Ok(vec![match &dy[0] {
+            Some(dy) => Contribution::Whole(scaled(rec, dy, self.factor)?),
+            None => Contribution::None,
+        }])
+    }
+}
+
+/// y = x sigmoid(x)
+pub fn silu(tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
+    let y = tape.rec.transient("silu", x.shape);
+    tape.rec.push(&SILU_FORWARD, &CountParams { count: count("silu", x)? }, &[*x], &[y], &[])?;
+    tape.push(&[*x], &[y], SiluRule { x: *x });
+    Ok(y)
+}
+
+/// dx = dy s (1 + x (1 - s)), s = sigmoid(x)
+struct SiluRule {
+    x: Tensor,
+}
+
+impl Rule for SiluRule {
+    fn backward(&self, rec: &mut Recording, dy: &[Option<Tensor>], _: &[bool]) -> Result<Vec<Contribution>> {
+        let Some(dy) = dy[0] else { return Ok(vec![Contribution::None]) };
+        let dx = rec.transient("silu_backward", self.x.shape);
+        rec.push(&SILU_BACKWARD, &CountParams { count: count("silu", &dx)? }, &[self.x, dy], &[dx], &[])?;
+        Ok(vec![Contribution::Whole(dx)])
+    }
+}

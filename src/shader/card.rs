@@ -1,0 +1,179 @@
+//! What the project knows of a kernel without a GPU: its word, parameter struct, bindings, variants and cost.
+//! The cards themselves are in `cards/`; `gpu::plan` turns a card and its parameters into a dispatch.
+
+/// How a kernel uses a binding. Bindings are numbered from 1 (0 is the parameter struct) in the order reads, writes,
+/// updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`, every element in range is written, none is read.
+    Write,
+    /// `var<storage, read_write>`, read and written in place.
+    Update,
+}
+
+/// One storage binding: the WGSL variable's name and its access.
+#[derive(Debug, Clone, Copy)]
+pub struct Binding {
+    pub name: &'static str,
+    pub access: Access,
+}
+
+pub const fn read(name: &'static str) -> Binding {
+    Binding { name, access: Access::Read }
+}
+
+pub const fn write(name: &'static str) -> Binding {
+    Binding { name, access: Access::Write }
+}
+
+pub const fn update(name: &'static str) -> Binding {
+    Binding { name, access: Access::Update }
+}
+
+/// Scalar type of a parameter field; every field is four bytes, so offset = 4 x index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldKind {
+    U32,
+    F32,
+}
+
+/// Rust type of a parameter field, for the `params!` macro.
+pub trait ParamScalar: bytemuck::Pod {
+    const KIND: FieldKind;
+}
+impl ParamScalar for u32 {
+    const KIND: FieldKind = FieldKind::U32;
+}
+impl ParamScalar for f32 {
+    const KIND: FieldKind = FieldKind::F32;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    pub name: &'static str,
+    pub kind: FieldKind,
+}
+
+/// A kernel's parameter struct: the same fields, in the same order, as `struct Params` in its WGSL (a test reads them
+/// back from naga).
+pub trait Params: bytemuck::Pod {
+    const FIELDS: &'static [Field];
+
+    /// The struct behind an op's parameter words.
+    fn of(words: &[u32]) -> Self {
+        bytemuck::pod_read_unaligned(bytemuck::cast_slice(words))
+    }
+
+    fn words(&self) -> Vec<u32> {
+        bytemuck::pod_collect_to_vec(std::slice::from_ref(self))
+    }
+}
+
+/// Declares a parameter struct of u32 and f32 fields together with its field list.
+#[macro_export]
+macro_rules! params {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$fmeta:meta])* pub $field:ident: $ty:ty),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(C)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty),+ }
+        impl $crate::shader::card::Params for $name {
+            const FIELDS: &'static [$crate::shader::card::Field] = &[
+                $($crate::shader::card::Field {
+                    name: stringify!($field),
+                    kind: <$ty as $crate::shader::card::ParamScalar>::KIND,
+                }),+
+            ];
+        }
+    };
+}
+
+/// What an adapter allows, as far as a variant's choice depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub invocations: u32,
+    /// Bytes of workgroup memory.
+    pub workgroup_memory: u32,
+}
+
+/// WebGPU's defaults, which every adapter grants.
+pub const DEFAULT_LIMITS: Limits = Limits { invocations: 256, workgroup_memory: 16384 };
+
+/// Which adapters a variant is the default for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Any,
+    /// Hardware GPUs.
+    Gpu,
+    /// CPU rasterisers (lavapipe, SwiftShader, WARP).
+    Cpu,
+}
+
+/// Text constants of a template, `${NAME}`.
+pub type Constants = Vec<(&'static str, u32)>;
+
+/// One WGSL file that computes the kernel.
+pub struct Variant {
+    /// File stem, entry point and GPU label: the word itself, `<word>_v1`, `<word>_tiled`, `<word>_subgroup`.
+    pub stem: &'static str,
+    /// The template's text.
+    pub source: &'static str,
+    pub class: Class,
+    /// Text constants for these parameters. Equal constants share a pipeline.
+    pub constants: fn(&[u32]) -> Constants,
+    /// Whether the variant can run these parameters within these limits.
+    pub fits: fn(&[u32], &Limits) -> bool,
+    /// Number of workgroups; the plan folds it into a grid of at most 65,535 a dimension, and the shader unfolds it with
+    /// `group_index` of `shared/index.wgsl`.
+    pub groups: fn(&[u32]) -> u64,
+}
+
+/// Everything about one kernel.
+pub struct Card {
+    /// The one word: WGSL stem, builder, CPU twin, test, bench id, GPU label.
+    pub word: &'static str,
+    pub params: &'static [Field],
+    /// In binding order 1, 2, ...: reads, then writes, then updates.
+    pub bindings: &'static [Binding],
+    /// In order of preference; the last fits everything.
+    pub variants: &'static [Variant],
+    /// Floating-point operations for these parameters (a multiply-add is two).
+    pub flops: fn(&[u32]) -> u64,
+}
+
+impl Card {
+    pub fn count(&self, access: Access) -> usize {
+        self.bindings.iter().filter(|b| b.access == access).count()
+    }
+
+    /// The variant for this adapter: the first that fits among those for its class or for any.
+    pub fn choose(&self, words: &[u32], class: Class, limits: &Limits) -> Option<&Variant> {
+        self.variants.iter().find(|v| (v.class == Class::Any || v.class == class) && (v.fits)(words, limits))
+    }
+}
+
+impl std::fmt::Debug for Card {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.word)
+    }
+}
+
+/// The stem and text of `shaders/<stem>.wgsl`.
+#[macro_export]
+macro_rules! wgsl {
+    ($stem:literal) => {
+        ($stem, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $stem, ".wgsl")))
+    };
+}
+
+/// A variant without text constants that fits everywhere: `groups` workgroups of a plain kernel.
+pub const fn plain(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) -> Variant {
+    Variant { stem: file.0, source: file.1, class: Class::Any, constants: |_| Vec::new(), fits: |_, _| true, groups }
+}
+
+/// Workgroups of 64 invocations, one element each: the plain pointwise kernels.
+pub fn per64(elements: u32) -> u64 {
+    u64::from(elements).div_ceil(64)
+}

@@ -1,0 +1,17 @@
+//! All cards, one file a family. `all` is the registry that the tests and `doctor` walk.
+
+pub mod pointwise;
+
+use crate::shader::card::Card;
+
+/// The cards of each family.
+const FAMILIES: &[&[&Card]] = &[pointwise::CARDS];
+
+/// Every card, in the order of the families.
+pub fn all() -> impl Iterator<Item = &'static Card> {
+    FAMILIES.iter().flat_map(|family| family.iter().copied())
+}
+
+pub fn find(word: &str) -> Option<&'static Card> {
+    all().find(|card| card.word == word)
+}

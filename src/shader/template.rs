@@ -1,0 +1,57 @@
+//! WGSL templates: `${NAME}` is a text constant, lines that begin with `//%` are Jinja statements (for, if, include, set,
+//! macro), `<# #>` a comment that does not reach the driver. An unknown name, file or filter is an error.
+//! Called by `gpu::pipeline`, `doctor` and the tests.
+
+use crate::error::{Error, Result};
+use crate::shader::card::{Constants, Variant};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior};
+
+/// The text of `shaders/shared/<name>`, for `//% include "<name>"`.
+const SHARED: &[(&str, &str)] = &[
+    ("index.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/index.wgsl"))),
+    ("finite.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/finite.wgsl"))),
+];
+
+fn fail(stem: &str, error: &minijinja::Error) -> Error {
+    Error::Shader { file: format!("{stem}.wgsl"), message: format!("{error:#}") }
+}
+
+/// The WGSL text of a variant with these constants.
+pub fn render(variant: &Variant, constants: &Constants) -> Result<String> {
+    let stem = variant.stem;
+    let syntax = SyntaxConfig::builder()
+        .variable_delimiters("${", "}")
+        .block_delimiters("<%", "%>")
+        .comment_delimiters("<#", "#>")
+        .line_statement_prefix("//%")
+        .build()
+        .map_err(|e| fail(stem, &e))?;
+    let mut env = Environment::new();
+    env.set_syntax(syntax);
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    for (name, text) in SHARED {
+        env.add_template(name, text).map_err(|e| fail(stem, &e))?;
+    }
+    env.add_template(stem, variant.source).map_err(|e| fail(stem, &e))?;
+    let values: std::collections::BTreeMap<&str, u32> = constants.iter().copied().collect();
+    env.get_template(stem).and_then(|t| t.render(values)).map_err(|e| fail(stem, &e))
+}
+
+/// SHA-256 of all shader text in the binary: part of what identifies a run.
+pub fn shader_hash() -> String {
+    use sha2::Digest;
+    let mut hash = sha2::Sha256::new();
+    for (name, text) in SHARED {
+        hash.update(name.as_bytes());
+        hash.update(text.as_bytes());
+    }
+    for card in crate::shader::cards::all() {
+        for variant in card.variants {
+            hash.update(variant.stem.as_bytes());
+            hash.update(variant.source.as_bytes());
+        }
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
