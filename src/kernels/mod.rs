@@ -4,7 +4,18 @@
 pub mod pointwise;
 
 use crate::error::{Error, Result};
-use crate::recording::Tensor;
+use crate::recording::{Recording, Tensor};
+use crate::shape::Shape;
+
+/// Small recordings that call every kernel of a family at least once, in shapes that between them fit every variant.
+/// The shader tests render each card's variants for these parameters, and `doctor` runs them as its self-test.
+pub const EXAMPLES: &[fn() -> Result<Recording>] = &[pointwise::examples];
+
+/// A tensor with storage of its own, found by its label: the inputs of examples.
+pub(crate) fn own<const R: usize>(rec: &mut Recording, label: &str, extents: [u32; R]) -> Tensor {
+    let shape = Shape::new(extents);
+    Tensor { buffer: rec.external(label, shape.elements()), offset: 0, shape }
+}
 
 /// Errors unless both shapes are equal.
 pub(crate) fn same_shape(op: &'static str, a: &Tensor, b: &Tensor) -> Result<()> {

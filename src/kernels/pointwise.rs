@@ -1,10 +1,10 @@
 //! Pointwise builders: add, scale, SiLU.
 //! Called by `nn` and `model`. Shapes: any, equal on both sides.
 
-use super::{count, same_shape};
+use super::{count, own, same_shape};
 use crate::error::Result;
 use crate::recording::{Recording, Tensor};
-use crate::shader::cards::pointwise::{ADD, CountParams, SCALE, SILU_BACKWARD, SILU_FORWARD, ScaleParams};
+use crate::shader::cards::pointwise::{ADD, CountParams, FILL_ZERO, SCALE, SILU_BACKWARD, SILU_FORWARD, ScaleParams};
 use crate::tape::{Contribution, Rule, Tape};
 
 /// z = x + y
@@ -73,4 +73,18 @@ impl Rule for SiluRule {
         rec.push(&SILU_BACKWARD, &CountParams { count: count("silu", &dx)? }, &[self.x, dy], &[dx], &[])?;
         Ok(vec![Contribution::Whole(dx)])
     }
+}
+
+/// Every kernel of this family once: z = silu(theta + x) / 2, with theta a parameter.
+pub fn examples() -> Result<Recording> {
+    let mut rec = Recording::new("pointwise");
+    let [x, theta, dz] = ["x", "theta", "dz"].map(|label| own(&mut rec, label, [3, 50]));
+    let d_theta = rec.transient("d theta", theta.shape);
+    rec.push(&FILL_ZERO, &CountParams { count: 150 }, &[], &[d_theta], &[])?;
+    let mut tape = Tape::new(rec);
+    tape.parameter(theta, d_theta);
+    let y = add(&mut tape, &theta, &x)?;
+    let y = silu(&mut tape, &y)?;
+    let z = scale(&mut tape, &y, 0.5)?;
+    Ok(tape.backward(&[(z, dz)])?.0)
 }
