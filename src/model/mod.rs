@@ -1,1 +1,4 @@
 //! Architectures; names follow the weight files.
+
+pub mod config;
+pub mod tensors;
