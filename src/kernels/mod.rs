@@ -1,6 +1,7 @@
 //! The builders: check shapes, append ops to a recording, push the rule on the tape.
 //! Called by `nn`, `model`, `train` and `deme`.
 
+pub mod matmul;
 pub mod pointwise;
 
 use crate::error::{Error, Result};

@@ -2,6 +2,7 @@
 //! Called by tests and `doctor` only. Twins favour being easy to compare with the formula over speed.
 
 pub mod interpret;
+pub mod gemm;
 pub mod pointwise;
 
 /// One kernel call on the CPU. Buffers of u32 hold whole numbers in f64. Writes arrive filled with NaN.
@@ -17,7 +18,7 @@ pub struct Call<'a> {
 pub type Twin = fn(&mut Call);
 
 /// The twins of each family of cards.
-const FAMILIES: &[&[(&str, Twin)]] = &[pointwise::TWINS];
+const FAMILIES: &[&[(&str, Twin)]] = &[pointwise::TWINS, gemm::TWINS];
 
 /// The twin of a kernel word.
 pub fn find(word: &str) -> Option<Twin> {

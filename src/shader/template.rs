@@ -11,6 +11,7 @@ use minijinja::{Environment, UndefinedBehavior};
 const SHARED: &[(&str, &str)] = &[
     ("index.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/index.wgsl"))),
     ("finite.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/finite.wgsl"))),
+    ("matmul_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_params.wgsl"))),
 ];
 
 fn fail(stem: &str, error: &minijinja::Error) -> Error {

@@ -1,11 +1,12 @@
 //! All cards, one file a family. `all` is the registry that the tests and `doctor` walk.
 
+pub mod gemm;
 pub mod pointwise;
 
 use crate::shader::card::Card;
 
 /// The cards of each family.
-const FAMILIES: &[&[&Card]] = &[pointwise::CARDS];
+const FAMILIES: &[&[&Card]] = &[pointwise::CARDS, gemm::CARDS];
 
 /// Every card, in the order of the families.
 pub fn all() -> impl Iterator<Item = &'static Card> {

@@ -1,0 +1,8 @@
+struct Params {
+    m: u32, n: u32, k: u32,
+    batch_outer: u32, batch_inner: u32,
+    ldx: u32, ldw: u32, ldy: u32,
+    x_outer: u32, x_inner: u32, w_outer: u32, w_inner: u32, y_outer: u32, y_inner: u32,
+    alpha: f32,
+    has_bias: u32,
+}

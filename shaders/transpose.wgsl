@@ -1,0 +1,34 @@
+// transpose: y = x^T
+// Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
+// Shapes: x (rows, cols), y (cols, rows), batched. Grid: one workgroup an 8 x 8 tile, so that both sides stay within a
+// few cache lines.
+//% include "index.wgsl"
+
+struct Params {
+    rows: u32, cols: u32,
+    batch_outer: u32, batch_inner: u32,
+    ldx: u32, ldy: u32,
+    x_outer: u32, x_inner: u32, y_outer: u32, y_inner: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn transpose(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+             @builtin(local_invocation_index) lane: u32) {
+    let p = params;
+    let tiles_down = (p.rows + 7u) / 8u;
+    let tiles_across = (p.cols + 7u) / 8u;
+    let tile = group_index(group, groups);
+    let batch = tile / (tiles_down * tiles_across);
+    let row = tile % (tiles_down * tiles_across) / tiles_across * 8u + lane % 8u;
+    let column = tile % tiles_across * 8u + lane / 8u;
+    if batch >= p.batch_outer * p.batch_inner || row >= p.rows || column >= p.cols {
+        return;
+    }
+    let outer = batch / p.batch_inner;
+    let inner = batch % p.batch_inner;
+    y[outer * p.y_outer + inner * p.y_inner + column * p.ldy + row] =
+        x[outer * p.x_outer + inner * p.x_inner + row * p.ldx + column];
+}

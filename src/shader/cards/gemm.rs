@@ -1,0 +1,154 @@
+//! Cards of the matrix products, the transpose and the column sum.
+//! Built by `kernels::matmul` (and `kernels::attention`); twins in `reference::gemm`.
+
+use crate::shader::card::{Card, Params, per64, plain, read, update, write};
+use crate::{params, wgsl};
+
+params! {
+    /// A batched product of x [m, k] and w [k, n] into y [m, n], or the gradient of one with respect to w.
+    /// Strides are in elements; matrix (o, i) of the batch starts at o * outer + i * inner.
+    pub struct MatmulParams {
+        pub m: u32,
+        pub n: u32,
+        pub k: u32,
+        pub batch_outer: u32,
+        pub batch_inner: u32,
+        /// Elements from one row to the next of x, w and y.
+        pub ldx: u32,
+        pub ldw: u32,
+        pub ldy: u32,
+        pub x_outer: u32,
+        pub x_inner: u32,
+        pub w_outer: u32,
+        pub w_inner: u32,
+        pub y_outer: u32,
+        pub y_inner: u32,
+        /// Factor on the product (not on the bias).
+        pub alpha: f32,
+        /// 1 where bias [n] is added to every row.
+        pub has_bias: u32,
+    }
+}
+
+impl MatmulParams {
+    /// One product of contiguous matrices, alpha 1, no bias.
+    pub fn plain(m: u32, n: u32, k: u32) -> Self {
+        Self {
+            m,
+            n,
+            k,
+            batch_outer: 1,
+            batch_inner: 1,
+            ldx: k,
+            ldw: n,
+            ldy: n,
+            x_outer: 0,
+            x_inner: 0,
+            w_outer: 0,
+            w_inner: 0,
+            y_outer: 0,
+            y_inner: 0,
+            alpha: 1.0,
+            has_bias: 0,
+        }
+    }
+
+    pub fn batch(&self) -> u64 {
+        u64::from(self.batch_outer) * u64::from(self.batch_inner)
+    }
+}
+
+params! {
+    /// y [cols, rows] = x [rows, cols] transposed, batched as in `MatmulParams`.
+    pub struct TransposeParams {
+        pub rows: u32,
+        pub cols: u32,
+        pub batch_outer: u32,
+        pub batch_inner: u32,
+        pub ldx: u32,
+        pub ldy: u32,
+        pub x_outer: u32,
+        pub x_inner: u32,
+        pub y_outer: u32,
+        pub y_inner: u32,
+    }
+}
+
+impl TransposeParams {
+    /// One contiguous matrix.
+    pub fn plain(rows: u32, cols: u32) -> Self {
+        Self {
+            rows,
+            cols,
+            batch_outer: 1,
+            batch_inner: 1,
+            ldx: cols,
+            ldy: rows,
+            x_outer: 0,
+            x_inner: 0,
+            y_outer: 0,
+            y_inner: 0,
+        }
+    }
+}
+
+params! {
+    /// y [cols] += the sum of the rows of x [rows, cols], contiguous.
+    pub struct ColumnSumParams { pub rows: u32, pub cols: u32 }
+}
+
+pub const CARDS: &[&Card] = &[&MATMUL_FORWARD, &MATMUL_BACKWARD_WEIGHT, &TRANSPOSE, &COLUMN_SUM];
+
+fn matmul_flops(words: &[u32]) -> u64 {
+    let p = MatmulParams::of(words);
+    2 * p.batch() * u64::from(p.m) * u64::from(p.n) * u64::from(p.k)
+}
+
+/// y = alpha x w + bias
+pub static MATMUL_FORWARD: Card = Card {
+    word: "matmul_forward",
+    params: MatmulParams::FIELDS,
+    bindings: &[read("x"), read("w"), read("bias"), write("y")],
+    variants: &[plain(wgsl!("matmul_forward_v1"), |words| {
+        let p = MatmulParams::of(words);
+        (p.batch() * u64::from(p.m) * u64::from(p.n)).div_ceil(64)
+    })],
+    flops: matmul_flops,
+};
+
+/// dw += alpha x^T dy; the layout of w is dw's, the layout of y is dy's.
+pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
+    word: "matmul_backward_weight",
+    params: MatmulParams::FIELDS,
+    bindings: &[read("x"), read("dy"), update("dw")],
+    variants: &[plain(wgsl!("matmul_backward_weight_v1"), |words| {
+        let p = MatmulParams::of(words);
+        (p.batch() * u64::from(p.k) * u64::from(p.n)).div_ceil(64)
+    })],
+    flops: matmul_flops,
+};
+
+/// y = x^T
+pub static TRANSPOSE: Card = Card {
+    word: "transpose",
+    params: TransposeParams::FIELDS,
+    bindings: &[read("x"), write("y")],
+    variants: &[plain(wgsl!("transpose"), |words| {
+        let p = TransposeParams::of(words);
+        let tiles = u64::from(p.rows.div_ceil(8)) * u64::from(p.cols.div_ceil(8));
+        u64::from(p.batch_outer) * u64::from(p.batch_inner) * tiles
+    })],
+    flops: |_| 0,
+};
+
+/// y += sum of the rows of x
+pub static COLUMN_SUM: Card = Card {
+    word: "column_sum",
+    params: ColumnSumParams::FIELDS,
+    bindings: &[read("x"), update("y")],
+    variants: &[plain(wgsl!("column_sum"), |words| per64(ColumnSumParams::of(words).cols))],
+    flops: |words| {
+        let p = ColumnSumParams::of(words);
+        u64::from(p.rows) * u64::from(p.cols)
+    },
+};
