@@ -1,1 +1,14 @@
-//! The only room that knows wgpu: adapter, device, plan, replay.
+//! The only room that knows wgpu: adapter, device, storage, pipelines, plan, replay.
+//! Called by `train`, `deme`, `eval`, `cli` and the tests.
+
+pub mod adapter;
+pub mod device;
+pub mod memory;
+pub mod pipeline;
+pub mod plan;
+mod shader_module;
+mod staging;
+
+pub use adapter::{AdapterChoice, AdapterSummary};
+pub use device::{Gpu, Storage};
+pub use plan::{Externals, Plan, PlanOptions};

@@ -1,0 +1,134 @@
+//! Which GPU: the adapters of this machine, in the order of preference, and the one that the user asked for.
+//! Called by `device` and `doctor`.
+
+use crate::error::{Error, Result};
+use crate::shader::Class;
+
+/// What the user asked for; empty fields fall back to WGPU_ADAPTER_NAME and WGPU_BACKEND, then to the best adapter.
+#[derive(Debug, Clone, Default)]
+pub struct AdapterChoice {
+    /// A part of the adapter's name (case does not matter), or its index in `deme doctor`'s list.
+    pub adapter: Option<String>,
+    /// vulkan, metal, dx12 or gl.
+    pub backend: Option<String>,
+}
+
+/// One adapter as `deme doctor` lists it.
+#[derive(Debug, Clone)]
+pub struct AdapterSummary {
+    pub name: String,
+    pub backend: String,
+    pub kind: String,
+    pub driver: String,
+    pub class: Class,
+    /// The HLSL compiler in use, on DX12.
+    pub compiler: Option<&'static str>,
+}
+
+impl std::fmt::Display for AdapterSummary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}, {}, {})", self.name, self.backend, self.kind, self.driver)
+    }
+}
+
+pub(super) fn summary(info: &wgpu::AdapterInfo) -> AdapterSummary {
+    AdapterSummary {
+        name: info.name.clone(),
+        backend: info.backend.to_string(),
+        kind: format!("{:?}", info.device_type),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        class: if info.device_type == wgpu::DeviceType::Cpu { Class::Cpu } else { Class::Gpu },
+        compiler: (info.backend == wgpu::Backend::Dx12).then(hlsl_compiler),
+    }
+}
+
+/// DXC where its library can be loaded from beside the executable or from the search path, else FXC.
+fn dxc_present() -> bool {
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(std::path::Path::to_path_buf));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    beside.into_iter().chain(std::env::split_paths(&path)).any(|dir| dir.join("dxcompiler.dll").is_file())
+}
+
+fn hlsl_compiler() -> &'static str {
+    if dxc_present() { "DXC" } else { "FXC (put dxcompiler.dll beside deme for the faster DXC)" }
+}
+
+fn backends(choice: &AdapterChoice) -> Result<wgpu::Backends> {
+    let Some(name) = &choice.backend else {
+        return Ok(wgpu::Backends::PRIMARY.with_env());
+    };
+    match name.to_lowercase().as_str() {
+        "vulkan" => Ok(wgpu::Backends::VULKAN),
+        "metal" => Ok(wgpu::Backends::METAL),
+        "dx12" => Ok(wgpu::Backends::DX12),
+        "gl" => Ok(wgpu::Backends::GL),
+        _ => Err(Error::usage(format!("--backend {name} is not known"), "use vulkan, metal, dx12 or gl")),
+    }
+}
+
+/// Lower is better: hardware before software, discrete before integrated, Vulkan and Metal before DX12 before GL.
+fn rank(info: &wgpu::AdapterInfo) -> (u8, u8) {
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let backend = match info.backend {
+        wgpu::Backend::Vulkan | wgpu::Backend::Metal => 0,
+        wgpu::Backend::Dx12 => 1,
+        _ => 2,
+    };
+    (kind, backend)
+}
+
+/// All adapters of the chosen backends, best first.
+pub(super) fn enumerate(choice: &AdapterChoice) -> Result<Vec<wgpu::Adapter>> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends(choice)?;
+    descriptor.flags = wgpu::InstanceFlags::empty().with_env();
+    descriptor.backend_options = wgpu::BackendOptions::from_env_or_default();
+    if std::env::var_os("WGPU_DX12_COMPILER").is_none() {
+        descriptor.backend_options.dx12.shader_compiler =
+            if dxc_present() { wgpu::Dx12Compiler::default_dynamic_dxc() } else { wgpu::Dx12Compiler::Fxc };
+    }
+    let enabled = descriptor.backends;
+    let instance = wgpu::Instance::new(descriptor);
+    let mut adapters = pollster::block_on(instance.enumerate_adapters(enabled));
+    adapters.sort_by_key(|a| rank(&a.get_info()));
+    Ok(adapters)
+}
+
+/// The adapters of this machine, best first; the index in the list is what `--adapter` takes.
+pub fn adapters(choice: &AdapterChoice) -> Result<Vec<AdapterSummary>> {
+    Ok(enumerate(choice)?.iter().map(|a| summary(&a.get_info())).collect())
+}
+
+/// The adapter that the user asked for, or the best.
+pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
+    let adapters = enumerate(choice)?;
+    let listed = || {
+        let lines = adapters.iter().enumerate().map(|(i, a)| format!("{i}: {}", summary(&a.get_info())));
+        lines.collect::<Vec<_>>().join("; ")
+    };
+    if adapters.is_empty() {
+        let message = match &choice.backend {
+            Some(b) => format!("no {b} driver answers"),
+            None => "no Vulkan, Metal or DX12 driver answers".to_string(),
+        };
+        return Err(Error::NoAdapter { message });
+    }
+    let from_env = std::env::var("WGPU_ADAPTER_NAME").ok().filter(|name| !name.is_empty());
+    let Some(wanted) = choice.adapter.clone().or(from_env) else {
+        return adapters.into_iter().next().ok_or(Error::NoAdapter { message: String::new() });
+    };
+    let position = match wanted.parse::<usize>() {
+        Ok(index) => (index < adapters.len()).then_some(index),
+        Err(_) => adapters.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted.to_lowercase())),
+    };
+    match position {
+        Some(i) => Ok(adapters.into_iter().nth(i).ok_or(Error::NoAdapter { message: String::new() })?),
+        None => Err(Error::usage(format!("no adapter matches {wanted}"), format!("this machine has {}", listed()))),
+    }
+}

@@ -1,0 +1,307 @@
+//! The opened device: limits, storage, waiting with a deadline, and device failures as typed errors.
+//! Called by `plan` and by everything that owns GPU storage.
+
+use super::adapter::{self, AdapterChoice, AdapterSummary};
+use super::pipeline::Pipelines;
+use crate::error::{Error, Result};
+use crate::shader::{Class, Limits};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A device with its queue and pipelines; clones share it.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    summary: AdapterSummary,
+    limits: wgpu::Limits,
+    /// The first failure that no scope caught; sticky.
+    failure: Arc<Mutex<Option<Failure>>>,
+    pipelines: Mutex<Pipelines>,
+    readback: Mutex<Option<wgpu::Buffer>>,
+}
+
+enum Failure {
+    Lost(String),
+    Error(wgpu::Error),
+}
+
+/// f32 storage on the GPU that outlives plans; clones share it.
+#[derive(Clone)]
+pub struct Storage {
+    pub(super) buffer: wgpu::Buffer,
+    pub elements: u64,
+}
+
+/// What is alive on the device, by wgpu's own counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    pub buffers: isize,
+    pub bind_groups: isize,
+    pub pipelines: isize,
+    pub buffer_bytes: isize,
+}
+
+/// A poisoned lock still guards valid data here: every critical section is a plain assignment.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gpu {
+    /// Opens the adapter that the user asked for, or the best one, with all its limits.
+    pub fn open(choice: &AdapterChoice) -> Result<Self> {
+        let adapter = adapter::choose(choice)?;
+        let summary = adapter::summary(&adapter.get_info());
+        let limits = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("deme"),
+            required_limits: limits.clone(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|e| Error::NoAdapter { message: format!("{summary} refused a device: {e}") })?;
+        let failure = Arc::new(Mutex::new(None));
+        let sticky = Arc::clone(&failure);
+        device.on_uncaptured_error(Arc::new(move |e| {
+            lock(&sticky).get_or_insert(Failure::Error(e));
+        }));
+        let sticky = Arc::clone(&failure);
+        device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device at the end of the program also ends up here; nobody reads it then.
+            lock(&sticky).get_or_insert(Failure::Lost(format!("{reason:?}: {message}")));
+        });
+        Ok(Self(Arc::new(Inner {
+            device,
+            queue,
+            summary,
+            limits,
+            failure,
+            pipelines: Mutex::default(),
+            readback: Mutex::new(None),
+        })))
+    }
+
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.0.summary
+    }
+
+    pub fn class(&self) -> Class {
+        self.0.summary.class
+    }
+
+    /// What a variant's choice depends on.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            invocations: self.0.limits.max_compute_invocations_per_workgroup,
+            workgroup_memory: self.0.limits.max_compute_workgroup_storage_size,
+        }
+    }
+
+    /// The adapter's full limits, for `doctor`.
+    pub fn describe_limits(&self) -> Vec<(&'static str, u64)> {
+        let l = &self.0.limits;
+        vec![
+            ("largest buffer", l.max_buffer_size),
+            ("largest binding", l.max_storage_buffer_binding_size),
+            ("invocations a workgroup", u64::from(l.max_compute_invocations_per_workgroup)),
+            ("workgroup memory", u64::from(l.max_compute_workgroup_storage_size)),
+            ("workgroups a dimension", u64::from(l.max_compute_workgroups_per_dimension)),
+            ("storage buffers a kernel", u64::from(l.max_storage_buffers_per_shader_stage)),
+        ]
+    }
+
+    /// Optional features of the adapter, for `doctor`.
+    pub fn describe_features(choice: &AdapterChoice) -> Result<Vec<(&'static str, bool)>> {
+        let features = adapter::choose(choice)?.features();
+        Ok(vec![
+            ("f16 arithmetic", features.contains(wgpu::Features::SHADER_F16)),
+            ("subgroups", features.contains(wgpu::Features::SUBGROUP)),
+            ("timestamps", features.contains(wgpu::Features::TIMESTAMP_QUERY)),
+            ("cooperative matrix", features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
+        ])
+    }
+
+    pub fn counters(&self) -> Counters {
+        let hal = self.0.device.get_internal_counters().hal;
+        Counters {
+            buffers: hal.buffers.read(),
+            bind_groups: hal.bind_groups.read(),
+            pipelines: hal.compute_pipelines.read(),
+            buffer_bytes: hal.buffer_memory.read(),
+        }
+    }
+
+    pub(super) fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    pub(super) fn wgpu_limits(&self) -> &wgpu::Limits {
+        &self.0.limits
+    }
+
+    pub(super) fn pipelines(&self) -> MutexGuard<'_, Pipelines> {
+        lock(&self.0.pipelines)
+    }
+
+    fn name(&self) -> String {
+        self.0.summary.name.clone()
+    }
+
+    fn typed(&self, what: &str, needed: u64, error: &wgpu::Error) -> Error {
+        let (adapter, what) = (self.name(), what.to_string());
+        match error {
+            wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { adapter, what, needed },
+            e => Error::Validation { adapter, what, message: e.to_string() },
+        }
+    }
+
+    /// The sticky failure, if there is one: called after every submission and while waiting.
+    pub(super) fn check(&self, what: &str) -> Result<()> {
+        match &*lock(&self.0.failure) {
+            None => Ok(()),
+            Some(Failure::Lost(message)) => Err(Error::DeviceLost { adapter: self.name(), message: message.clone() }),
+            Some(Failure::Error(e)) => Err(self.typed(what, 0, e)),
+        }
+    }
+
+    /// Runs a creation inside error scopes, so that a refusal is an error that names `what`.
+    pub(super) fn scoped<T>(&self, what: &str, needed: u64, create: impl FnOnce() -> T) -> Result<T> {
+        let device = &self.0.device;
+        let filters = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation];
+        let scopes = filters.map(|filter| device.push_error_scope(filter));
+        let made = create();
+        let mut first = None;
+        for scope in scopes.into_iter().rev() {
+            let error = pollster::block_on(scope.pop());
+            first = first.or(error);
+        }
+        match first {
+            None => Ok(made),
+            Some(e) => Err(self.typed(what, needed, &e)),
+        }
+    }
+
+    pub(super) fn create_buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        if bytes > self.0.limits.max_buffer_size {
+            let what = format!("{label}, above this adapter's largest buffer of {}", self.0.limits.max_buffer_size);
+            return Err(Error::OutOfMemory { adapter: self.name(), what, needed: bytes });
+        }
+        let mapped_at_creation = usage.contains(wgpu::BufferUsages::MAP_WRITE);
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation };
+        self.scoped(label, bytes, || self.0.device.create_buffer(&descriptor))
+    }
+
+    /// Storage of `elements` zeros.
+    pub fn storage(&self, label: &str, elements: u64) -> Result<Storage> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        Ok(Storage { buffer: self.create_buffer(label, 4 * elements, usage)?, elements })
+    }
+
+    /// Host to GPU, outside of replays (weights at the start).
+    pub fn write(&self, storage: &Storage, offset: u64, values: &[f32]) -> Result<()> {
+        if offset + values.len() as u64 > storage.elements {
+            return Err(Error::shape("write", format!("{} values at {offset} of {}", values.len(), storage.elements)));
+        }
+        // In pieces, because the driver's staging copy of a slab would double the host's memory.
+        const PIECE: usize = 4 << 20;
+        for (i, piece) in values.chunks(PIECE).enumerate() {
+            let at = 4 * (offset + (i * PIECE) as u64);
+            self.0.queue.write_buffer(&storage.buffer, at, bytemuck::cast_slice(piece));
+            if values.len() > PIECE {
+                let index = self.0.queue.submit([]);
+                self.wait_for(&index, 60.0, "upload")?;
+            }
+        }
+        self.check("upload")
+    }
+
+    /// GPU to host; waits for everything submitted before.
+    pub fn read(&self, storage: &Storage, offset: u64, count: u64) -> Result<Vec<f32>> {
+        let bytes = self.read_bytes(&storage.buffer, 4 * offset, 4 * count, 60.0)?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Copies one storage to another of the same size.
+    pub fn copy(&self, from: &Storage, to: &Storage) -> Result<()> {
+        if from.elements != to.elements {
+            return Err(Error::shape("copy", format!("{} to {} elements", from.elements, to.elements)));
+        }
+        let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(&from.buffer, 0, &to.buffer, 0, Some(4 * from.elements));
+        self.0.queue.submit([encoder.finish()]);
+        self.check("copy")
+    }
+
+    pub(super) fn read_bytes(&self, from: &wgpu::Buffer, at: u64, bytes: u64, seconds: f64) -> Result<Vec<u8>> {
+        let mut slot = lock(&self.0.readback);
+        if slot.as_ref().is_none_or(|b| b.size() < bytes) {
+            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+            *slot = Some(self.create_buffer("readback", bytes.next_power_of_two(), usage)?);
+        }
+        let Some(readback) = slot.as_ref() else { return Ok(Vec::new()) };
+        let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(from, at, readback, 0, Some(bytes));
+        let index = self.0.queue.submit([encoder.finish()]);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        readback.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+            // The receiver is gone only if the wait below has already failed.
+            let _ = sender.send(result);
+        });
+        self.wait_for(&index, seconds, "readback")?;
+        let mapped = receiver.recv_timeout(Duration::from_secs_f64(seconds));
+        if !matches!(mapped, Ok(Ok(()))) {
+            self.check("readback")?;
+            return Err(self.timeout("readback", seconds));
+        }
+        let view = readback.get_mapped_range(..bytes).map_err(|e| Error::Validation {
+            adapter: self.name(),
+            what: "readback".into(),
+            message: e.to_string(),
+        })?;
+        let values = view.to_vec();
+        drop(view);
+        readback.unmap();
+        Ok(values)
+    }
+
+    fn timeout(&self, what: &str, seconds: f64) -> Error {
+        Error::Timeout { adapter: self.name(), what: what.to_string(), seconds }
+    }
+
+    /// Waits for a submission, looking at the sticky failure every second, at most `seconds`.
+    pub(super) fn wait_for(&self, index: &wgpu::SubmissionIndex, seconds: f64, what: &str) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let slice =
+                wgpu::PollType::Wait { submission_index: Some(index.clone()), timeout: Some(Duration::from_secs(1)) };
+            let polled = self.0.device.poll(slice);
+            self.check(what)?;
+            match polled {
+                Ok(_) => return Ok(()),
+                Err(wgpu::PollError::Timeout) if start.elapsed().as_secs_f64() > seconds => {
+                    return Err(self.timeout(what, seconds));
+                }
+                Err(wgpu::PollError::Timeout) => {}
+                Err(e) => {
+                    return Err(Error::Validation {
+                        adapter: self.name(),
+                        what: what.to_string(),
+                        message: e.to_string(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Destroys the device, as a driver reset would: for tests of recovery.
+    pub fn destroy(&self) {
+        self.0.device.destroy();
+    }
+}

@@ -1,0 +1,316 @@
+//! Recording -> dispatches for this adapter: variants chosen, storage shared by lifetime, pipelines and bind groups made
+//! once; `run` replays them without creating anything.
+//! Called by `train`, `deme`, `eval`, `cli` and the tests.
+
+use super::device::{Gpu, Storage};
+use super::memory::{self, Memory};
+use super::pipeline::{self, Pipeline};
+use super::staging::Staging;
+use crate::error::{Error, Result};
+use crate::recording::{BufferId, Recording, Role, Tensor, ZERO_ELEMENTS, ZERO_KEY, cost::Cost};
+use crate::shader::{Card, Class, Variant};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Storage of external buffers, by key.
+pub type Externals = HashMap<String, Storage>;
+
+/// How to lower a recording.
+#[derive(Debug, Clone, Default)]
+pub struct PlanOptions {
+    /// Keep the run-time checks in the shaders: tests do, release does not.
+    pub checked: bool,
+    /// Take the variants whose stem ends so (`v1`, `tiled`, `subgroup`) where there is one that fits.
+    pub variant: Option<String>,
+}
+
+/// Params of one op in the uniform arena; what every adapter accepts as an offset.
+const PARAMS_STRIDE: u64 = 256;
+/// Inputs within the step buffer start at multiples of this many words.
+const INPUT_ALIGN: u64 = 64;
+/// A submission on a GPU stays near this much work: 0.5 s at 200 GFLOP/s (the Windows watchdog resets at 2 s).
+const SUBMISSION_FLOPS: u64 = 100_000_000_000;
+
+struct Dispatch {
+    pipeline: Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
+    grid: [u32; 3],
+    stem: &'static str,
+}
+
+/// A recording made ready for one adapter.
+pub struct Plan {
+    gpu: Gpu,
+    recording: Recording,
+    memory: Memory,
+    slots: Vec<Storage>,
+    externals: Externals,
+    /// All inputs, packed; `input_at` is in words.
+    step: Storage,
+    input_at: HashMap<BufferId, u64>,
+    words: Vec<u32>,
+    staging: Staging,
+    dispatches: Vec<Dispatch>,
+    submissions: Vec<Range<usize>>,
+    seconds: f64,
+    last: Option<wgpu::SubmissionIndex>,
+}
+
+/// How long this work may take before a wait gives up: far above any adapter that is worth using.
+fn deadline(class: Class, cost: Cost) -> f64 {
+    let (flops, bytes) = match class {
+        Class::Cpu => (0.1e9, 0.1e9),
+        Class::Gpu | Class::Any => (10e9, 1e9),
+    };
+    30.0 + cost.flops as f64 / flops + cost.bytes as f64 / bytes
+}
+
+/// Folds a number of workgroups into a grid within `most` a dimension.
+fn fold(groups: u64, most: u32) -> Option<[u32; 3]> {
+    let x = groups.min(u64::from(most));
+    let y = groups.div_ceil(x.max(1));
+    (y <= u64::from(most)).then_some([x as u32, y as u32, 1])
+}
+
+fn choose<'a>(gpu: &Gpu, card: &'a Card, params: &[u32], forced: Option<&str>) -> Result<&'a Variant> {
+    let limits = gpu.limits();
+    let forced = forced.and_then(|suffix| {
+        let ends = |v: &&Variant| v.stem.strip_suffix(suffix).is_some_and(|word| word.ends_with('_'));
+        card.variants.iter().filter(ends).find(|v| (v.fits)(params, &limits))
+    });
+    forced
+        .or_else(|| card.choose(params, gpu.class(), &limits))
+        .ok_or_else(|| Error::shape(card.word, "no variant fits this adapter's limits"))
+}
+
+/// Cuts the ops into submissions that a GPU's watchdog tolerates; a CPU has none.
+fn split(recording: &Recording, class: Class) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut flops) = (0, 0);
+    for (i, op) in recording.ops.iter().enumerate() {
+        let cost = op.cost().flops;
+        if class != Class::Cpu && i > start && flops + cost > SUBMISSION_FLOPS {
+            ranges.push(start..i);
+            (start, flops) = (i, 0);
+        }
+        flops += cost;
+    }
+    ranges.push(start..recording.ops.len());
+    ranges
+}
+
+impl Plan {
+    /// Lowers a recording. Every external key must be in `externals`, large enough.
+    pub fn new(gpu: &Gpu, recording: Recording, externals: &Externals, options: &PlanOptions) -> Result<Self> {
+        let memory = memory::assign(&recording)?;
+        let slots = (0..)
+            .zip(&memory.slots)
+            .map(|(i, &elements)| gpu.storage(&format!("{}: activations {i}", recording.name), elements))
+            .collect::<Result<Vec<_>>>()?;
+        let mut input_at = HashMap::new();
+        let mut words = 0;
+        for (i, b) in (0..).zip(&recording.buffers).filter(|(_, b)| b.role == Role::Input) {
+            input_at.insert(BufferId(i), words);
+            words += b.elements.next_multiple_of(INPUT_ALIGN);
+        }
+        let words = words.max(INPUT_ALIGN);
+        let mut externals = externals.clone();
+        externals.insert(ZERO_KEY.to_string(), gpu.storage(ZERO_KEY, ZERO_ELEMENTS)?);
+        let mut plan = Self {
+            gpu: gpu.clone(),
+            step: gpu.storage(&format!("{}: step", recording.name), words)?,
+            staging: Staging::new(gpu, 4 * words)?,
+            words: vec![0; words as usize],
+            submissions: split(&recording, gpu.class()),
+            seconds: deadline(gpu.class(), recording.cost()),
+            memory,
+            slots,
+            externals,
+            input_at,
+            dispatches: Vec::new(),
+            last: None,
+            recording,
+        };
+        plan.lower(options)?;
+        Ok(plan)
+    }
+
+    /// The storage behind a tensor and the tensor's place in it, in bytes.
+    fn place(&self, tensor: &Tensor) -> Result<(&Storage, u64)> {
+        let id = tensor.buffer.0 as usize;
+        let b = &self.recording.buffers[id];
+        let (storage, base) = match &b.role {
+            Role::Input => (Some(&self.step), self.input_at.get(&tensor.buffer).copied().unwrap_or(0)),
+            Role::Transient => (self.memory.slot_of[id].map(|slot| &self.slots[slot]), 0),
+            Role::External(key) => (self.externals.get(key).filter(|s| s.elements >= b.elements), 0),
+        };
+        match storage {
+            Some(s) => Ok((s, 4 * (base + tensor.offset))),
+            None => Err(Error::shape("plan", format!("{} has no storage of {} elements", b.label, b.elements))),
+        }
+    }
+
+    fn lower(&mut self, options: &PlanOptions) -> Result<()> {
+        let gpu = self.gpu.clone();
+        let mut arena = vec![0u32; (self.recording.ops.len() as u64 * PARAMS_STRIDE / 4) as usize];
+        for (i, op) in self.recording.ops.iter().enumerate() {
+            let at = i * PARAMS_STRIDE as usize / 4;
+            arena[at..at + op.params.len()].copy_from_slice(&op.params);
+        }
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let arena_bytes = (4 * arena.len() as u64).max(PARAMS_STRIDE);
+        let arena_buffer = gpu.create_buffer("params", arena_bytes, usage)?;
+        gpu.queue().write_buffer(&arena_buffer, 0, bytemuck::cast_slice(&arena));
+        for (i, op) in self.recording.ops.iter().enumerate() {
+            let variant = choose(&gpu, op.card, &op.params, options.variant.as_deref())?;
+            let constants = (variant.constants)(&op.params);
+            let made = pipeline::pipeline(&gpu, op.card, variant, constants, options.checked)?;
+            let groups = (variant.groups)(&op.params);
+            let grid = fold(groups, gpu.wgpu_limits().max_compute_workgroups_per_dimension)
+                .filter(|_| groups > 0)
+                .ok_or_else(|| Error::shape(op.card.word, format!("{groups} workgroups in {}", op.label())))?;
+            let mut entries = vec![wgpu::BindGroupEntry {
+                binding: 0,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: &arena_buffer,
+                    offset: i as u64 * PARAMS_STRIDE,
+                    size: std::num::NonZero::new(4 * op.params.len() as u64),
+                }),
+            }];
+            for (binding, (_, tensor)) in (1..).zip(op.tensors()) {
+                let (storage, offset) = self.place(tensor)?;
+                let bytes = 4 * tensor.elements();
+                let most = gpu.wgpu_limits().max_storage_buffer_binding_size;
+                if bytes > most {
+                    let what = format!("{}, above this adapter's largest binding of {most}", op.label());
+                    let adapter = gpu.summary().name.clone();
+                    return Err(Error::OutOfMemory { adapter, what, needed: bytes });
+                }
+                entries.push(wgpu::BindGroupEntry {
+                    binding,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &storage.buffer,
+                        offset,
+                        size: std::num::NonZero::new(bytes),
+                    }),
+                });
+            }
+            let label = op.label();
+            let descriptor = wgpu::BindGroupDescriptor { label: Some(&label), layout: &made.layout, entries: &entries };
+            let bind_group = gpu.scoped(&label, 0, || gpu.device().create_bind_group(&descriptor))?;
+            self.dispatches.push(Dispatch { pipeline: made, bind_group, grid, stem: variant.stem });
+        }
+        Ok(())
+    }
+
+    /// Bytes of activations, step buffer and parameters of ops; external storage is counted by its owner.
+    pub fn own_bytes(&self) -> u64 {
+        self.memory.transient_bytes() + 4 * self.step.elements + PARAMS_STRIDE * self.dispatches.len() as u64
+    }
+
+    /// (kernel variant, number of dispatches), in the order of first use: what the tuning chose.
+    pub fn variants(&self) -> Vec<(&'static str, usize)> {
+        let mut counts: Vec<(&'static str, usize)> = Vec::new();
+        for d in &self.dispatches {
+            match counts.iter_mut().find(|(stem, _)| *stem == d.stem) {
+                Some((_, n)) => *n += 1,
+                None => counts.push((d.stem, 1)),
+            }
+        }
+        counts
+    }
+
+    pub fn recording(&self) -> &Recording {
+        &self.recording
+    }
+
+    /// Replays the recording with these inputs (words of u32, or bits of f32). Inputs not given keep their last value.
+    /// Returns once the work is submitted.
+    pub fn run(&mut self, inputs: &[(Tensor, &[u32])]) -> Result<()> {
+        for (tensor, values) in inputs {
+            let known = self.input_at.get(&tensor.buffer).filter(|_| values.len() as u64 == tensor.elements());
+            let Some(&at) = known else {
+                let label = &self.recording.buffers[tensor.buffer.0 as usize].label;
+                return Err(Error::shape("run", format!("{label}: {} words for {}", values.len(), tensor.shape)));
+            };
+            let at = (at + tensor.offset) as usize;
+            self.words[at..at + values.len()].copy_from_slice(values);
+        }
+        self.submit(0)
+    }
+
+    /// Submits the ops from number `from` on, the inputs before them.
+    fn submit(&mut self, from: usize) -> Result<()> {
+        let staged = self.staging.fill(&self.gpu, &self.words, self.seconds)?.clone();
+        let mut first = true;
+        let mut index = None;
+        for range in &self.submissions {
+            let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            if std::mem::take(&mut first) {
+                encoder.copy_buffer_to_buffer(&staged, 0, &self.step.buffer, 0, None);
+            }
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+            for d in self.dispatches.iter().take(range.end).skip(range.start.max(from)) {
+                pass.set_pipeline(&d.pipeline.pipeline);
+                pass.set_bind_group(0, &d.bind_group, &[]);
+                pass.dispatch_workgroups(d.grid[0], d.grid[1], d.grid[2]);
+            }
+            drop(pass);
+            index = Some(self.gpu.queue().submit([encoder.finish()]));
+        }
+        if let Some(index) = index {
+            self.staging.submitted(index.clone());
+            self.last = Some(index);
+        }
+        self.gpu.check(&self.recording.name)
+    }
+
+    /// Waits for the last replay.
+    pub fn wait(&mut self) -> Result<()> {
+        match self.last.take() {
+            Some(index) => self.gpu.wait_for(&index, self.seconds, &self.recording.name),
+            None => Ok(()),
+        }
+    }
+
+    /// A kept tensor, or external storage, after the last replay.
+    pub fn read(&mut self, tensor: &Tensor) -> Result<Vec<f32>> {
+        let b = &self.recording.buffers[tensor.buffer.0 as usize];
+        if b.role == Role::Transient && !b.keep {
+            return Err(Error::shape("read", format!("{} is not kept: others may have used its storage", b.label)));
+        }
+        let (storage, at) = self.place(tensor)?;
+        let bytes = self.gpu.read_bytes(&storage.buffer, at, 4 * tensor.elements(), self.seconds)?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Bisecting: puts the CPU's values of everything alive at op `k` on the GPU and runs the ops from k on.
+    pub fn run_from(
+        &mut self,
+        k: usize,
+        inputs: &[(Tensor, &[u32])],
+        value: impl Fn(BufferId) -> Vec<f32>,
+    ) -> Result<()> {
+        for (tensor, values) in inputs {
+            let at = self.input_at.get(&tensor.buffer).copied().unwrap_or(0) as usize;
+            self.words[at..at + values.len()].copy_from_slice(values);
+        }
+        for (i, lifetime) in self.memory.lifetime.iter().enumerate() {
+            if let (Some((first, last)), Some(slot)) = (lifetime, self.memory.slot_of[i])
+                && *first < k
+                && k <= *last
+            {
+                self.gpu.write(&self.slots[slot], 0, &value(BufferId(i as u32)))?;
+            }
+        }
+        for (i, b) in (0..).zip(&self.recording.buffers) {
+            if let Role::External(key) = &b.role
+                && let Some(storage) = self.externals.get(key)
+            {
+                self.gpu.write(storage, 0, &value(BufferId(i)))?;
+            }
+        }
+        self.submit(k)
+    }
+}
