@@ -1,1 +1,10 @@
-fn main() {}
+//! Everything that can be held to its word without an adapter: parsers, data, shaders' well-formedness, the
+//! architecture's rules. Run by `cargo test --test host`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "host/data.rs"]
+mod data;
+#[path = "host/data_fuzz.rs"]
+mod data_fuzz;
+#[path = "host/data_malformed.rs"]
+mod data_malformed;

@@ -1,1 +1,6 @@
 //! Images as training data: decoding, hold-out, order.
+
+pub mod cifar;
+pub mod dataset;
+pub mod order;
+pub mod source;

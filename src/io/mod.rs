@@ -4,3 +4,6 @@ pub mod json;
 pub mod layout;
 pub mod names;
 pub mod source;
+pub mod archive;
+pub mod image;
+pub mod png;
