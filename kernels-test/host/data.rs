@@ -269,7 +269,7 @@ fn a_bad_image_is_named_and_skipped_or_fatal() {
     let data = Dataset::open(dir.path(), &DatasetOptions::new(8, 3)).unwrap();
     assert_eq!((data.len(), data.name(1)), (2, "c.png".to_string()));
     let shown = format!("{}: b/bad.png: not a PNG, JPEG or WebP image", dir.path().display());
-    assert_eq!(data.warnings, [shown.clone()]);
+    assert_eq!(data.warnings, std::slice::from_ref(&shown));
     let fatal = DatasetOptions { on_bad: OnBad::Fatal, ..DatasetOptions::new(8, 3) };
     let error = Dataset::open(dir.path(), &fatal).unwrap_err();
     assert_eq!((error.to_string(), error.exit_code()), (shown, 3));
