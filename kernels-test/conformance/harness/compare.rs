@@ -1,0 +1,136 @@
+//! Holds a kernel's outputs to its f64 twin. Every comparison is written so that a NaN fails it.
+//! Called by `family` and `fault`; family files choose the tolerances.
+
+use deme::recording::Op;
+use deme::reference::{Call, find};
+
+/// How far an output may be from the twin (aesthetics: u = 2^-24, K = terms of the longest sum).
+#[derive(Clone, Copy)]
+pub enum Tolerance {
+    /// Copies: the same bits as the twin's value rounded to f32.
+    Exact,
+    /// Units in the last place of the f32 nearest to the expected value.
+    Ulp(f64),
+    /// Sums of products: 2 K u sum |terms| an element, where sum |terms| is the twin on absolute values; and NMSE.
+    Sum(fn(&Op) -> u64),
+    /// exp and its kin: NMSE <= 1e-11, and no element further off than 1e-5 of itself plus the tensor's RMS.
+    Transcendental,
+    /// An absolute bound per element of each output (writes, then updates).
+    Custom(fn(&Twinned) -> Vec<Vec<f64>>),
+    /// One tolerance an output.
+    Each(&'static [Tolerance]),
+}
+
+/// Half the spacing of f32 at 1.
+pub const U: f64 = 1.0 / 16_777_216.0;
+
+/// One op with its inputs and its twin's outputs.
+pub struct Twinned {
+    pub op: Op,
+    pub reads: Vec<Vec<f64>>,
+    /// Updates before the op.
+    pub before: Vec<Vec<f64>>,
+    /// Writes, then updates.
+    pub outputs: Vec<Vec<f64>>,
+}
+
+fn run_twin(op: &Op, reads: &[Vec<f64>], before: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let twin = find(op.card.word).unwrap_or_else(|| panic!("{} has no CPU twin", op.card.word));
+    let mut writes: Vec<_> = op.writes.iter().map(|t| vec![f64::NAN; t.elements() as usize]).collect();
+    let mut updates = before.to_vec();
+    twin(&mut Call { params: &op.params, reads, writes: &mut writes, updates: &mut updates });
+    writes.append(&mut updates);
+    writes
+}
+
+impl Twinned {
+    pub fn new(op: &Op, reads: Vec<Vec<f64>>, before: Vec<Vec<f64>>) -> Self {
+        let outputs = run_twin(op, &reads, &before);
+        Self { op: op.clone(), reads, before, outputs }
+    }
+
+    /// The twin on absolute values: sum |terms| of every output that is a sum of products of inputs.
+    pub fn absolute(&self) -> Vec<Vec<f64>> {
+        let abs = |side: &[Vec<f64>]| -> Vec<Vec<f64>> {
+            side.iter().map(|v| v.iter().map(|x| x.abs()).collect()).collect()
+        };
+        run_twin(&self.op, &abs(&self.reads), &abs(&self.before))
+    }
+}
+
+/// Spacing of f32 at `x`; below the normal range also what flushing to zero may lose.
+pub fn ulp(x: f64) -> f64 {
+    let smallest = f64::from(f32::MIN_POSITIVE);
+    if x.abs() < smallest { smallest } else { 2f64.powi(x.abs().log2().floor() as i32 - 23) }
+}
+
+/// sum (a - b)^2 / sum b^2
+pub fn nmse(got: &[f32], expected: &[f64]) -> f64 {
+    let error: f64 = got.iter().zip(expected).map(|(&a, b)| (f64::from(a) - b).powi(2)).sum();
+    let power: f64 = expected.iter().map(|b| b * b).sum();
+    if error == 0.0 { 0.0 } else { error / power }
+}
+
+/// Every element within its own bound, and as many elements as expected.
+pub fn within(got: &[f32], expected: &[f64], bound: &[f64]) -> Result<(), String> {
+    if got.len() != expected.len() || bound.len() != expected.len() {
+        return Err(format!("{} elements, expected {} (bounds: {})", got.len(), expected.len(), bound.len()));
+    }
+    let wrong: Vec<_> = (0..got.len())
+        .filter(|&i| {
+            let error = (f64::from(got[i]) - expected[i]).abs();
+            let fine = error <= bound[i];
+            !fine
+        })
+        .collect();
+    let Some(&i) = wrong.first() else { return Ok(()) };
+    Err(format!(
+        "{} of {} elements off, the first at {i}: got {:e}, expected {:e}, bound {:e}",
+        wrong.len(),
+        got.len(),
+        got[i],
+        expected[i],
+        bound[i]
+    ))
+}
+
+/// NMSE is a statistic of a tensor: a handful of elements may all cancel, and has the bound per element alone.
+const NMSE_ELEMENTS: usize = 16;
+
+fn nmse_below(got: &[f32], expected: &[f64], limit: f64) -> Result<(), String> {
+    let value = nmse(got, expected);
+    let fine = value <= limit || got.len() < NMSE_ELEMENTS;
+    if fine { Ok(()) } else { Err(format!("NMSE {value:e}, limit {limit:e}")) }
+}
+
+impl Tolerance {
+    /// Whether output `j` of the op is what the twin says.
+    pub fn check(&self, t: &Twinned, j: usize, got: &[f32]) -> Result<(), String> {
+        let expected = &t.outputs[j];
+        match self {
+            Self::Exact => {
+                if got.len() != expected.len() {
+                    return Err(format!("{} elements, expected {}", got.len(), expected.len()));
+                }
+                let wrong = (0..got.len()).find(|&i| got[i].to_bits() != (expected[i] as f32).to_bits());
+                wrong.map_or(Ok(()), |i| Err(format!("element {i}: got {:e}, expected {:e}", got[i], expected[i])))
+            }
+            Self::Ulp(n) => within(got, expected, &expected.iter().map(|&b| n * ulp(b)).collect::<Vec<_>>()),
+            Self::Sum(terms) => {
+                let k = terms(&t.op);
+                let scale = 2.0 * k as f64 * U;
+                let sums = &t.absolute()[j];
+                within(got, expected, &sums.iter().map(|s| scale * s + f64::from(f32::MIN_POSITIVE)).collect::<Vec<_>>())?;
+                nmse_below(got, expected, if k <= 4096 { 1e-11 } else { 1e-10 })
+            }
+            Self::Transcendental => {
+                let rms = (expected.iter().map(|b| b * b).sum::<f64>() / expected.len() as f64).sqrt();
+                let bound: Vec<_> = expected.iter().map(|b| 1e-5 * (b.abs() + rms)).collect();
+                within(got, expected, &bound)?;
+                nmse_below(got, expected, 1e-11)
+            }
+            Self::Custom(bounds) => within(got, expected, &bounds(t)[j]),
+            Self::Each(each) => each[j].check(t, j, got),
+        }
+    }
+}

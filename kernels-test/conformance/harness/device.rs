@@ -1,0 +1,135 @@
+//! Runs one op on the GPU with guard words round every buffer and poison in every output.
+//! Called by `family`, `fault` and `gradient`'s neighbours; the one adapter is shared by all tests.
+
+use super::case::POISON;
+use deme::gpu::{AdapterChoice, Externals, Gpu, Plan, PlanOptions};
+use deme::recording::{Op, Recording, Tensor};
+use deme::shader::card::{Card, Class, Variant};
+use deme::shape::DType;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
+
+/// Guard words on each side of every buffer.
+pub const GUARD: usize = 1024;
+/// A NaN of its own, so that reading it shows as well as writing over it.
+pub const GUARD_WORD: u32 = 0x7fc1_1e57;
+
+/// The adapter under test; without one the tests fail.
+pub fn gpu() -> &'static Gpu {
+    static GPU: OnceLock<Gpu> = OnceLock::new();
+    GPU.get_or_init(|| {
+        Gpu::open(&AdapterChoice::default())
+            .unwrap_or_else(|e| panic!("conformance needs an adapter (lavapipe will do): {e}; {}", e.hint()))
+    })
+}
+
+/// The card with this variant alone, so that the plan has no choice.
+pub fn forced(card: &'static Card, variant: &'static Variant) -> &'static Card {
+    static FORCED: Mutex<BTreeMap<&'static str, &'static Card>> = Mutex::new(BTreeMap::new());
+    FORCED.lock().unwrap().entry(variant.stem).or_insert_with(|| single(card, variant, variant.stem, variant.source))
+}
+
+/// A card of one variant, which takes its text from here.
+pub fn single(card: &Card, variant: &Variant, stem: &'static str, source: &'static str) -> &'static Card {
+    let only = Variant { stem, source, class: Class::Any, ..*variant };
+    Box::leak(Box::new(Card { variants: Box::leak(Box::new([only])), ..*card }))
+}
+
+/// The variants of an op's card that can run it here.
+pub fn fitting(op: &Op) -> Vec<&'static Variant> {
+    let card: &'static Card = op.card;
+    let limits = gpu().limits();
+    card.variants.iter().filter(|v| (v.fits)(&op.params, &limits)).collect()
+}
+
+/// The words of the buffers that an op binds, by buffer index.
+pub type Words = BTreeMap<usize, Vec<u32>>;
+
+/// Element ranges of `buffer` that the op may write.
+fn written(op: &Op, buffer: usize) -> Vec<std::ops::Range<usize>> {
+    let outputs = op.writes.iter().chain(&op.updates).filter(|t| t.buffer.0 as usize == buffer);
+    outputs.map(|t| t.offset as usize..(t.offset + t.elements()) as usize).collect()
+}
+
+/// What the op finds: `before`, with poison where it must write.
+pub fn poisoned(op: &Op, before: &[Vec<u32>]) -> Words {
+    let mut words: Words = op.tensors().map(|(_, t)| t.buffer.0 as usize).map(|b| (b, before[b].clone())).collect();
+    for t in &op.writes {
+        let range = t.offset as usize..(t.offset + t.elements()) as usize;
+        words.get_mut(&(t.buffer.0 as usize)).unwrap()[range].fill(POISON);
+    }
+    words
+}
+
+/// Errors if anything but the op's outputs changed: `after` still has its guard words. Returns the buffers without them.
+pub fn untouched(op: &Op, before: &Words, after: &Words) -> Result<Words, String> {
+    let mut inner = Words::new();
+    for (&b, guarded) in after {
+        let n = before[&b].len();
+        if guarded.len() != n + 2 * GUARD {
+            return Err(format!("buffer {b} has {} words, expected {}", guarded.len(), n + 2 * GUARD));
+        }
+        let bands = guarded[..GUARD].iter().chain(&guarded[GUARD + n..]);
+        if let Some(i) = bands.enumerate().find(|(_, w)| **w != GUARD_WORD).map(|(i, _)| i) {
+            let place = if i < GUARD { i as i64 - GUARD as i64 } else { (i - GUARD + n) as i64 };
+            return Err(format!("stray write at element {place} of buffer {b} of {n}"));
+        }
+        let outputs = written(op, b);
+        let words = guarded[GUARD..GUARD + n].to_vec();
+        let changed = (0..n).find(|&i| words[i] != before[&b][i] && !outputs.iter().any(|r| r.contains(&i)));
+        if let Some(i) = changed {
+            return Err(format!("element {i} of buffer {b} changed, but the op does not write there"));
+        }
+        inner.insert(b, words);
+    }
+    Ok(inner)
+}
+
+/// Runs the op `runs` times from the same contents; the buffers after each run, with their guard words.
+pub fn run(op: &Op, dtypes: &[DType], before: &Words, checked: bool, runs: usize) -> Result<Vec<Words>, String> {
+    let gpu = gpu();
+    let fail = |e: deme::error::Error| format!("{e}");
+    let mut rec = Recording::new(op.label());
+    let mut externals = Externals::new();
+    let mut place = BTreeMap::new();
+    for (&b, words) in before {
+        let elements = (words.len() + 2 * GUARD) as u64;
+        let key = format!("b{b}");
+        let id = rec.external(&key, elements);
+        rec.buffers[id.0 as usize].dtype = dtypes[b];
+        let storage = gpu.storage(&key, elements).map_err(fail)?;
+        externals.insert(key, storage);
+        place.insert(b, id);
+    }
+    let moved = |ts: &[Tensor]| -> Vec<Tensor> {
+        let shift = |t: &Tensor| Tensor { buffer: place[&(t.buffer.0 as usize)], offset: t.offset + GUARD as u64, ..*t };
+        ts.iter().map(shift).collect()
+    };
+    rec.ops.push(Op {
+        card: op.card,
+        params: op.params.clone(),
+        reads: moved(&op.reads),
+        writes: moved(&op.writes),
+        updates: moved(&op.updates),
+    });
+    let options = PlanOptions { checked, ..PlanOptions::default() };
+    let mut plan = Plan::new(gpu, rec, &externals, &options).map_err(fail)?;
+    let band = vec![GUARD_WORD; GUARD];
+    let mut results = Vec::new();
+    for _ in 0..runs {
+        for (b, words) in before {
+            let all = [&band, words, &band].into_iter().flatten().map(|w| f32::from_bits(*w)).collect::<Vec<_>>();
+            gpu.write(&externals[&format!("b{b}")], 0, &all).map_err(fail)?;
+        }
+        plan.run(&[]).map_err(fail)?;
+        plan.wait().map_err(fail)?;
+        let mut after = Words::new();
+        for (&b, words) in before {
+            let count = (words.len() + 2 * GUARD) as u64;
+            let values = gpu.read(&externals[&format!("b{b}")], 0, count).map_err(fail)?;
+            after.insert(b, values.iter().map(|v| v.to_bits()).collect());
+        }
+        results.push(after);
+    }
+    Ok(results)
+}

@@ -1,0 +1,243 @@
+//! Runs the cases of a family, counts them by kernel variant, and fails on too few.
+//! Called by `conformance.rs`; family files call `case`, `gradient`, `rejects`, `catches` and `floor`.
+
+use super::case::Bench;
+use super::compare::{Tolerance, Twinned};
+use super::device::{self, Words};
+use super::fault::Fault;
+use super::gradient;
+use deme::error::Result;
+use deme::recording::{Op, Tensor};
+use deme::shader::card::Class;
+use deme::shape::DType;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::OnceLock;
+
+/// A family file: its tolerances by kernel word, its cases, and its report once they have run.
+pub struct Entry {
+    pub name: &'static str,
+    pub tolerances: &'static [(&'static str, Tolerance)],
+    pub cases: fn(&mut Family),
+    report: OnceLock<Report>,
+}
+
+/// What a family did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    pub failures: Vec<String>,
+    /// Cases by variant stem: one op, in one variant, checked and unchecked, rerun.
+    pub counts: BTreeMap<&'static str, usize>,
+    /// Kernel words with their floors.
+    pub floors: BTreeMap<&'static str, usize>,
+    pub gradients: usize,
+    pub rejections: usize,
+    pub faults: usize,
+}
+
+impl Entry {
+    pub const fn new(
+        name: &'static str,
+        tolerances: &'static [(&'static str, Tolerance)],
+        cases: fn(&mut Family),
+    ) -> Self {
+        Self { name, tolerances, cases, report: OnceLock::new() }
+    }
+
+    /// The report; the cases run when it is first asked for.
+    pub fn report(&self, all: &'static [Self]) -> &Report {
+        self.report.get_or_init(|| {
+            let mut family = Family { all, seed: 0, report: Report::default() };
+            (self.cases)(&mut family);
+            let report = family.finish();
+            let mut text = format!("{}: ", self.name);
+            for (stem, n) in &report.counts {
+                text += &format!("{stem} {n}, ");
+            }
+            text += &format!(
+                "gradients {}, rejections {}, faults {}\n",
+                report.gradients, report.rejections, report.faults
+            );
+            // Past the test runner's capture: the counts belong in every log.
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            report
+        })
+    }
+
+    /// Fails the test if any case failed.
+    pub fn pass(&self, all: &'static [Self]) {
+        let failures = &self.report(all).failures;
+        let shown = failures.iter().take(12).cloned().collect::<Vec<_>>().join("\n");
+        assert!(failures.is_empty(), "{}: {} failures\n{shown}", self.name, failures.len());
+    }
+}
+
+pub struct Family {
+    all: &'static [Entry],
+    seed: u64,
+    report: Report,
+}
+
+fn bits_as_f64(words: &[u32], dtype: DType) -> Vec<f64> {
+    let value = |&w: &u32| match dtype {
+        DType::F32 => f64::from(f32::from_bits(w)),
+        DType::U32 => f64::from(w),
+    };
+    words.iter().map(value).collect()
+}
+
+fn slice(words: &[u32], t: &Tensor) -> Vec<u32> {
+    words[t.offset as usize..(t.offset + t.elements()) as usize].to_vec()
+}
+
+/// The op's outputs in `words`, writes then updates.
+fn outputs(op: &Op, words: &Words) -> Vec<Vec<u32>> {
+    op.writes.iter().chain(&op.updates).map(|t| slice(&words[&(t.buffer.0 as usize)], t)).collect()
+}
+
+/// The op's twin on the contents `before`.
+fn twinned(op: &Op, dtypes: &[DType], before: &[Vec<u32>]) -> Twinned {
+    let get = |t: &Tensor| bits_as_f64(&slice(&before[t.buffer.0 as usize], t), dtypes[t.buffer.0 as usize]);
+    Twinned::new(op, op.reads.iter().map(get).collect(), op.updates.iter().map(get).collect())
+}
+
+/// Holds what a GPU left behind to the twin: guards, untouched inputs, outputs.
+pub fn judge(t: &Twinned, tolerance: &Tolerance, before: &Words, after: &Words) -> std::result::Result<Words, String> {
+    let inner = device::untouched(&t.op, before, after)?;
+    for (j, words) in outputs(&t.op, &inner).iter().enumerate() {
+        let got: Vec<_> = words.iter().map(|&w| f32::from_bits(w)).collect();
+        tolerance.check(t, j, &got).map_err(|e| format!("output {j}: {e}"))?;
+    }
+    Ok(inner)
+}
+
+/// Checked once, unchecked twice: each held to the twin, reruns equal bit for bit, and on a CPU rasteriser (where no
+/// driver contracts differently) checked and unchecked too. Returns the buffers after the op.
+pub fn conform(
+    op: &Op,
+    dtypes: &[DType],
+    before: &[Vec<u32>],
+    tolerance: &Tolerance,
+) -> std::result::Result<Words, String> {
+    let t = twinned(op, dtypes, before);
+    let words = device::poisoned(op, before);
+    let mut results = device::run(op, dtypes, &words, true, 1)?;
+    results.extend(device::run(op, dtypes, &words, false, 2)?);
+    let mut inner = Vec::new();
+    for (after, mode) in results.iter().zip(["checked", "unchecked", "unchecked again"]) {
+        inner.push(judge(&t, tolerance, &words, after).map_err(|e| format!("{mode}: {e}"))?);
+    }
+    if inner[1] != inner[2] {
+        return Err("a rerun differs in its bits".into());
+    }
+    if device::gpu().class() == Class::Cpu && inner[0] != inner[1] {
+        return Err("checked and unchecked differ in their bits".into());
+    }
+    Ok(inner.swap_remove(0))
+}
+
+impl Family {
+    fn tolerance(&self, word: &str) -> &'static Tolerance {
+        let known = self.all.iter().flat_map(|e| e.tolerances).find(|(w, _)| *w == word);
+        &known.unwrap_or_else(|| panic!("no family has a tolerance for {word}")).1
+    }
+
+    fn bench(&mut self) -> Bench {
+        self.seed += 1;
+        Bench::new(self.seed)
+    }
+
+    fn fail(&mut self, what: impl Into<String>) {
+        self.report.failures.push(what.into());
+    }
+
+    /// Records through `build`, then checks every op in every variant that fits it. One case an op and variant.
+    pub fn case(&mut self, name: &str, build: impl FnOnce(&mut Bench) -> Result<()>) {
+        let mut bench = self.bench();
+        if let Err(e) = build(&mut bench) {
+            return self.fail(format!("{name}: {e}"));
+        }
+        let rec = &bench.tape.rec;
+        let dtypes: Vec<_> = rec.buffers.iter().map(|b| b.dtype).collect();
+        let mut state = bench.snapshot();
+        for (k, op) in rec.ops.iter().enumerate() {
+            let tolerance = self.tolerance(op.card.word);
+            let mut kept = None;
+            for variant in device::fitting(op) {
+                let forced = Op { card: device::forced(op.card, variant), ..op.clone() };
+                *self.report.counts.entry(variant.stem).or_default() += 1;
+                match conform(&forced, &dtypes, &state, tolerance) {
+                    Ok(words) => kept = kept.or(Some(words)),
+                    Err(e) => {
+                        let params = &op.params;
+                        self.fail(format!("{name}: op {k} {} as {} {params:?}: {e}", op.label(), variant.stem));
+                    }
+                }
+            }
+            // What follows a wrong op is meaningless.
+            let Some(words) = kept else { return };
+            for (b, words) in words {
+                state[b] = words;
+            }
+        }
+    }
+
+    /// Compares the tape's gradients with central differences of the twins, in f64.
+    pub fn gradient(&mut self, name: &str, build: impl FnOnce(&mut Bench) -> Result<Tensor>) {
+        let mut bench = self.bench();
+        let checked = build(&mut bench).map_err(|e| e.to_string()).and_then(|y| gradient::check(bench, &y));
+        match checked {
+            Ok(count) => self.report.gradients += count,
+            Err(e) => self.fail(format!("{name}: {e}")),
+        }
+    }
+
+    /// The builder refuses, in words that contain each of `needles` (the op and the shapes).
+    pub fn rejects<T>(&mut self, needles: &[&str], build: impl FnOnce(&mut Bench) -> Result<T>) {
+        let mut bench = self.bench();
+        self.report.rejections += 1;
+        match build(&mut bench) {
+            Ok(_) => self.fail(format!("accepted what it should refuse: {needles:?}")),
+            Err(e) => {
+                let text = e.to_string();
+                if let Some(missing) = needles.iter().find(|n| !text.contains(**n)) {
+                    self.fail(format!("refused without naming {missing}: {text}"));
+                }
+            }
+        }
+    }
+
+    /// The harness reports a failure when the fault is planted in what `build` records.
+    pub fn catches(&mut self, fault: &Fault, build: impl FnOnce(&mut Bench) -> Result<()>) {
+        let mut bench = self.bench();
+        self.report.faults += 1;
+        let caught = build(&mut bench).map_err(|e| e.to_string()).and_then(|()| {
+            let tolerance = self.tolerance(fault.word);
+            fault.caught(&bench, tolerance)
+        });
+        if let Err(e) = caught {
+            self.fail(format!("planted fault {:?}: {e}", fault.name));
+        }
+    }
+
+    /// Every variant of the kernel needs this many cases.
+    pub fn floor(&mut self, word: &'static str, cases: usize) {
+        self.report.floors.insert(word, cases);
+    }
+
+    fn finish(mut self) -> Report {
+        for (word, floor) in self.report.floors.clone() {
+            let Some(card) = deme::shader::cards::find(word) else {
+                self.fail(format!("{word} has no card"));
+                continue;
+            };
+            for variant in card.variants {
+                let n = self.report.counts.get(variant.stem).copied().unwrap_or(0);
+                if n < floor {
+                    self.fail(format!("{}: {n} cases, at least {floor} are wanted", variant.stem));
+                }
+            }
+        }
+        self.report
+    }
+}
