@@ -1,1 +1,47 @@
-fn main() {}
+//! Kernels against their f64 twins, twins against difference quotients, and the harness against planted faults.
+//! Needs an adapter; `cargo test --test conformance FAMILY` runs one family.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod conformance {
+    pub mod harness;
+
+    pub mod pointwise;
+}
+
+use conformance::harness::Entry;
+
+/// Every family: a line here, a `mod` line above and a test below.
+static FAMILIES: [Entry; 1] =
+    [Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases)];
+
+fn family(name: &str) {
+    FAMILIES.iter().find(|f| f.name == name).expect("a family of this name").pass(&FAMILIES);
+}
+
+#[test]
+fn pointwise() {
+    family("pointwise");
+}
+
+/// Cases in all, difference quotients and planted faults that a full run must reach.
+const FLOOR_CASES: usize = 100;
+const FLOOR_GRADIENTS: usize = 20;
+const FLOOR_FAULTS: usize = 10;
+
+/// Waits for every family (or runs it), prints the totals, and fails on a kernel that no family has a floor for.
+#[test]
+fn totals() {
+    let reports: Vec<_> = FAMILIES.iter().map(|f| f.report(&FAMILIES)).collect();
+    let missing: Vec<_> = deme::shader::cards::all()
+        .map(|card| card.word)
+        .filter(|word| reports.iter().all(|r| r.floors.get(word).is_none_or(|floor| *floor < 15)))
+        .collect();
+    assert!(missing.is_empty(), "kernels without a floor of at least 15 cases: {missing:?}");
+    let cases: usize = reports.iter().flat_map(|r| r.counts.values()).sum();
+    let gradients: usize = reports.iter().map(|r| r.gradients).sum();
+    let faults: usize = reports.iter().map(|r| r.faults).sum();
+    conformance::harness::note(&format!("in all: {cases} cases, {gradients} gradients, {faults} faults caught\n"));
+    assert!(cases >= FLOOR_CASES, "{cases} cases, at least {FLOOR_CASES} are wanted");
+    assert!(gradients >= FLOOR_GRADIENTS, "{gradients} difference quotients, at least {FLOOR_GRADIENTS} are wanted");
+    assert!(faults >= FLOOR_FAULTS, "{faults} planted faults, at least {FLOOR_FAULTS} are wanted");
+}

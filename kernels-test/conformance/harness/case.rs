@@ -112,11 +112,8 @@ impl Bench {
 
     /// The same for several outputs at once.
     pub fn backward_all(&mut self, ys: &[Tensor]) -> Result<()> {
-        let seeds: Vec<_> = ys
-            .iter()
-            .enumerate()
-            .map(|(j, y)| (*y, self.tensor(&format!("seed {j}"), y.shape.dims())))
-            .collect();
+        let seeds: Vec<_> =
+            ys.iter().enumerate().map(|(j, y)| (*y, self.tensor(&format!("seed {j}"), y.shape.dims()))).collect();
         let (rec, gradients) = std::mem::take(&mut self.tape).backward(&seeds)?;
         self.tape = Tape::new(rec);
         self.gradients = Some(gradients);

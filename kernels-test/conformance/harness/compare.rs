@@ -51,9 +51,8 @@ impl Twinned {
 
     /// The twin on absolute values: sum |terms| of every output that is a sum of products of inputs.
     pub fn absolute(&self) -> Vec<Vec<f64>> {
-        let abs = |side: &[Vec<f64>]| -> Vec<Vec<f64>> {
-            side.iter().map(|v| v.iter().map(|x| x.abs()).collect()).collect()
-        };
+        let abs =
+            |side: &[Vec<f64>]| -> Vec<Vec<f64>> { side.iter().map(|v| v.iter().map(|x| x.abs()).collect()).collect() };
         run_twin(&self.op, &abs(&self.reads), &abs(&self.before))
     }
 }
@@ -120,7 +119,11 @@ impl Tolerance {
                 let k = terms(&t.op);
                 let scale = 2.0 * k as f64 * U;
                 let sums = &t.absolute()[j];
-                within(got, expected, &sums.iter().map(|s| scale * s + f64::from(f32::MIN_POSITIVE)).collect::<Vec<_>>())?;
+                within(
+                    got,
+                    expected,
+                    &sums.iter().map(|s| scale * s + f64::from(f32::MIN_POSITIVE)).collect::<Vec<_>>(),
+                )?;
                 nmse_below(got, expected, if k <= 4096 { 1e-11 } else { 1e-10 })
             }
             Self::Transcendental => {

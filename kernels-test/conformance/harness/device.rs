@@ -102,7 +102,8 @@ pub fn run(op: &Op, dtypes: &[DType], before: &Words, checked: bool, runs: usize
         place.insert(b, id);
     }
     let moved = |ts: &[Tensor]| -> Vec<Tensor> {
-        let shift = |t: &Tensor| Tensor { buffer: place[&(t.buffer.0 as usize)], offset: t.offset + GUARD as u64, ..*t };
+        let shift =
+            |t: &Tensor| Tensor { buffer: place[&(t.buffer.0 as usize)], offset: t.offset + GUARD as u64, ..*t };
         ts.iter().map(shift).collect()
     };
     rec.ops.push(Op {

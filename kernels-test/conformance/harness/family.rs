@@ -11,7 +11,6 @@ use deme::recording::{Op, Tensor};
 use deme::shader::card::Class;
 use deme::shape::DType;
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::OnceLock;
 
 /// A family file: its tolerances by kernel word, its cases, and its report once they have run.
@@ -58,8 +57,7 @@ impl Entry {
                 "gradients {}, rejections {}, faults {}\n",
                 report.gradients, report.rejections, report.faults
             );
-            // Past the test runner's capture: the counts belong in every log.
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            super::note(&text);
             report
         })
     }
@@ -111,29 +109,55 @@ pub fn judge(t: &Twinned, tolerance: &Tolerance, before: &Words, after: &Words) 
     Ok(inner)
 }
 
-/// Checked once, unchecked twice: each held to the twin, reruns equal bit for bit, and on a CPU rasteriser (where no
-/// driver contracts differently) checked and unchecked too. Returns the buffers after the op.
-pub fn conform(
-    op: &Op,
-    dtypes: &[DType],
-    before: &[Vec<u32>],
-    tolerance: &Tolerance,
-) -> std::result::Result<Words, String> {
-    let t = twinned(op, dtypes, before);
-    let words = device::poisoned(op, before);
-    let mut results = device::run(op, dtypes, &words, true, 1)?;
-    results.extend(device::run(op, dtypes, &words, false, 2)?);
-    let mut inner = Vec::new();
-    for (after, mode) in results.iter().zip(["checked", "unchecked", "unchecked again"]) {
-        inner.push(judge(&t, tolerance, &words, after).map_err(|e| format!("{mode}: {e}"))?);
+/// Why an op did not conform.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// It did not run at all.
+    Device(String),
+    /// It ran, and what it left behind is wrong.
+    Wrong(String),
+}
+
+/// One op before it runs: what the GPU is given, and the twin's answer to what it should have been given.
+pub struct Trial<'a> {
+    pub op: &'a Op,
+    pub dtypes: &'a [DType],
+    pub twinned: Twinned,
+    /// Contents, poisoned.
+    pub words: Words,
+}
+
+impl<'a> Trial<'a> {
+    pub fn new(op: &'a Op, dtypes: &'a [DType], before: &[Vec<u32>]) -> Self {
+        Self { op, dtypes, twinned: twinned(op, dtypes, before), words: device::poisoned(op, before) }
     }
-    if inner[1] != inner[2] {
-        return Err("a rerun differs in its bits".into());
+
+    /// Checked once, unchecked twice: each held to the twin, reruns equal bit for bit, and on a CPU rasteriser (where no
+    /// driver contracts differently) checked and unchecked too. `tamper` sees each result first: planted faults.
+    /// Returns the buffers after the op.
+    pub fn conform(
+        &self,
+        tolerance: &Tolerance,
+        tamper: impl Fn(usize, &mut Words),
+    ) -> std::result::Result<Words, Failure> {
+        let run =
+            |checked, runs| device::run(self.op, self.dtypes, &self.words, checked, runs).map_err(Failure::Device);
+        let mut results = run(true, 1)?;
+        results.extend(run(false, 2)?);
+        let mut inner = Vec::new();
+        for ((i, after), mode) in results.iter_mut().enumerate().zip(["checked", "unchecked", "unchecked again"]) {
+            tamper(i, after);
+            let judged = judge(&self.twinned, tolerance, &self.words, after);
+            inner.push(judged.map_err(|e| Failure::Wrong(format!("{mode}: {e}")))?);
+        }
+        if inner[1] != inner[2] {
+            return Err(Failure::Wrong("a rerun differs in its bits".into()));
+        }
+        if device::gpu().class() == Class::Cpu && inner[0] != inner[1] {
+            return Err(Failure::Wrong("checked and unchecked differ in their bits".into()));
+        }
+        Ok(inner.swap_remove(0))
     }
-    if device::gpu().class() == Class::Cpu && inner[0] != inner[1] {
-        return Err("checked and unchecked differ in their bits".into());
-    }
-    Ok(inner.swap_remove(0))
 }
 
 impl Family {
@@ -166,11 +190,11 @@ impl Family {
             for variant in device::fitting(op) {
                 let forced = Op { card: device::forced(op.card, variant), ..op.clone() };
                 *self.report.counts.entry(variant.stem).or_default() += 1;
-                match conform(&forced, &dtypes, &state, tolerance) {
+                match Trial::new(&forced, &dtypes, &state).conform(tolerance, |_, _| ()) {
                     Ok(words) => kept = kept.or(Some(words)),
                     Err(e) => {
                         let params = &op.params;
-                        self.fail(format!("{name}: op {k} {} as {} {params:?}: {e}", op.label(), variant.stem));
+                        self.fail(format!("{name}: op {k} {} as {} {params:?}: {e:?}", op.label(), variant.stem));
                     }
                 }
             }

@@ -1,0 +1,166 @@
+//! Pointwise kernels, and the harness's own planted faults, which need nothing more than an addition.
+//! Called by `conformance.rs`.
+
+use super::harness::case::POISON;
+use super::harness::device::{GUARD, Words};
+use super::harness::fault::{Fault, Kind};
+use super::harness::{Family, Tolerance};
+use deme::kernels::pointwise::{add, scale, silu};
+use deme::recording::Op;
+use deme::shader::cards::pointwise::{ACCUMULATE, CountParams, FILL_ZERO};
+
+pub const TOLERANCES: &[(&str, Tolerance)] = &[
+    ("add", Tolerance::Ulp(1.0)),
+    ("accumulate", Tolerance::Ulp(1.0)),
+    ("scale", Tolerance::Ulp(1.0)),
+    ("fill_zero", Tolerance::Exact),
+    ("silu_forward", Tolerance::Transcendental),
+    ("silu_backward", Tolerance::Transcendental),
+];
+
+/// One element, primes, one less and one more than workgroups and vectors, four extents.
+const SHAPES: &[&[u32]] = &[
+    &[1],
+    &[2],
+    &[3],
+    &[7],
+    &[63],
+    &[64],
+    &[65],
+    &[127],
+    &[255],
+    &[256],
+    &[257],
+    &[1009],
+    &[5, 13],
+    &[3, 5, 7, 11],
+    &[2, 8, 8, 4],
+    &[1, 16, 16, 32],
+];
+
+pub fn cases(f: &mut Family) {
+    for shape in SHAPES {
+        f.case(&format!("silu(a + x) / 2 {shape:?}"), |b| {
+            let x = b.watched("x", shape);
+            let theta = b.parameter("theta", shape);
+            let d_fresh = b.tape.rec.transient("fresh", x.shape);
+            b.tape.rec.push(&FILL_ZERO, &CountParams { count: x.elements() as u32 }, &[], &[d_fresh], &[])?;
+            let y = add(&mut b.tape, &x, &theta)?;
+            let y = silu(&mut b.tape, &y)?;
+            let y = scale(&mut b.tape, &y, 0.5)?;
+            b.backward(&y)
+        });
+    }
+    // Above 65,535 workgroups the grid folds into two dimensions.
+    f.case("folded grid", |b| {
+        let y = b.tensor("y", &[4_200_000]);
+        let x = b.tensor("x", &[4_200_000]);
+        b.tape.rec.push(&ACCUMULATE, &CountParams { count: 4_200_000 }, &[x], &[], &[y])
+    });
+    f.gradient("silu(a + x) / 2, x used twice", |b| {
+        let x = b.watched("x", &[5, 9]);
+        let theta = b.parameter("theta", &[5, 9]);
+        let y = add(&mut b.tape, &x, &theta)?;
+        let y = silu(&mut b.tape, &y)?;
+        let y = add(&mut b.tape, &y, &x)?;
+        let z = scale(&mut b.tape, &y, 0.5)?;
+        add(&mut b.tape, &z, &z)
+    });
+    f.rejects(&["add", "[2, 3]", "[3, 2]"], |b| {
+        let (x, y) = (b.tensor("x", &[2, 3]), b.tensor("y", &[3, 2]));
+        add(&mut b.tape, &x, &y)
+    });
+    for fault in FAULTS {
+        f.catches(fault, |b| {
+            let (x, y) = (b.tensor("x", &[300]), b.tensor("y", &[300]));
+            let z = scale(&mut b.tape, &x, -0.5)?;
+            let z = add(&mut b.tape, &z, &y)?;
+            silu(&mut b.tape, &z)?;
+            b.tape.rec.push(&ACCUMULATE, &CountParams { count: 300 }, &[x], &[], &[y])?;
+            let fresh = b.tape.rec.transient("fresh", x.shape);
+            b.tape.rec.push(&FILL_ZERO, &CountParams { count: 300 }, &[], &[fresh], &[])
+        });
+    }
+    for word in ["add", "accumulate", "scale", "fill_zero", "silu_forward", "silu_backward"] {
+        f.floor(word, 16);
+    }
+}
+
+/// The words of the op's first output, guards excluded, and where it starts.
+fn output<'a>(op: &Op, words: &'a mut Words) -> &'a mut [u32] {
+    let t = op.writes.first().unwrap_or_else(|| &op.updates[0]);
+    let start = GUARD + t.offset as usize;
+    &mut words.get_mut(&(t.buffer.0 as usize)).unwrap()[start..start + t.elements() as usize]
+}
+
+const fn result(name: &'static str, change: ResultChange) -> Fault {
+    Fault { name, word: "add", kind: Kind::Result(change) }
+}
+
+type ResultChange = fn(usize, &Op, &mut Words);
+
+const FAULTS: &[Fault] = &[
+    Fault::shader("off by one in the bound", "add", "add", "i < params.count", "i + 1u < params.count"),
+    Fault::shader("off by one in the index", "add", "add", "y[i]", "y[max(i, 1u) - 1u]"),
+    Fault::shader(
+        "one lane of each group idle",
+        "add",
+        "add",
+        "if i < params.count",
+        "if lane != 63u && i < params.count",
+    ),
+    Fault::shader("second workgroup lost", "add", "add", "i < params.count", "i < params.count && group.x != 1u"),
+    Fault::shader("x 0.999", "scale", "scale", "params.factor * x[i]", "params.factor * x[i] * 0.999"),
+    Fault::shader("x (1 + 2^-20)", "scale", "scale", "params.factor * x[i]", "params.factor * x[i] * 1.00000095"),
+    Fault::shader("sign lost", "scale", "scale", "params.factor * x[i]", "abs(params.factor * x[i])"),
+    Fault::shader("minus for plus", "add", "add", "x[i] + y[i]", "x[i] - y[i]"),
+    Fault::shader("operand lost", "add", "add", "x[i] + y[i]", "x[i]"),
+    Fault::shader("rounded to f16", "add", "add", "x[i] + y[i]", "unpack2x16float(pack2x16float(vec2(x[i] + y[i]))).x"),
+    Fault::shader("lost accumulation", "accumulate", "accumulate", "+=", "="),
+    Fault::shader("accumulated twice", "accumulate", "accumulate", "+= x[i]", "+= 2.0 * x[i]"),
+    Fault::shader(
+        "infinity",
+        "silu_forward",
+        "silu_forward",
+        "v / (1.0 + exp(-v))",
+        "v / (exp(-v) * f32(params.count - params.count))",
+    ),
+    Fault::shader("sigmoid for SiLU", "silu_forward", "silu_forward", "v / (1.0", "1.0 / (1.0"),
+    Fault::shader("coarse exp", "silu_forward", "silu_forward", "exp(-v)", "pow(1.0 - v / 64.0, 64.0)"),
+    Fault::shader("nothing written", "fill_zero", "fill_zero", "y[i] = 0.0;", ""),
+    Fault::shader("minus zero", "fill_zero", "fill_zero", "y[i] = 0.0;", "y[i] = -0.0;"),
+    Fault {
+        name: "swapped inputs",
+        word: "accumulate",
+        kind: Kind::Call(|op| std::mem::swap(&mut op.reads[0], &mut op.updates[0])),
+    },
+    Fault { name: "same input twice", word: "add", kind: Kind::Call(|op| op.reads[1] = op.reads[0]) },
+    Fault { name: "one element fewer", word: "add", kind: Kind::Call(|op| op.params[0] -= 1) },
+    Fault { name: "another factor", word: "scale", kind: Kind::Call(|op| op.params[1] = 0.5f32.to_bits()) },
+    result("one NaN", |_, op, words| output(op, words)[17] = f32::NAN.to_bits()),
+    result("one element still poisoned", |_, op, words| output(op, words)[299] = POISON),
+    result("one element infinite", |_, op, words| output(op, words)[0] = f32::INFINITY.to_bits()),
+    result("two elements swapped", |_, op, words| output(op, words).swap(3, 4)),
+    result("shifted by one", |_, op, words| output(op, words).rotate_left(1)),
+    result("last bits differ in a rerun", |run, op, words| {
+        if run == 2 {
+            output(op, words)[5] ^= 1;
+        }
+    }),
+    result("stray write before", |_, op, words| {
+        let t = op.writes[0];
+        words.get_mut(&(t.buffer.0 as usize)).unwrap()[GUARD - 1] = 0;
+    }),
+    result("stray write behind", |_, op, words| {
+        let t = op.writes[0];
+        words.get_mut(&(t.buffer.0 as usize)).unwrap()[GUARD + 300] = 0;
+    }),
+    result("write to an input", |_, op, words| {
+        let t = op.reads[0];
+        words.get_mut(&(t.buffer.0 as usize)).unwrap()[GUARD + 7] ^= 1;
+    }),
+    result("buffer cut short", |_, op, words| {
+        let t = op.writes[0];
+        words.get_mut(&(t.buffer.0 as usize)).unwrap().pop();
+    }),
+];
