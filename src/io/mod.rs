@@ -1,9 +1,15 @@
 //! Files in and out: safetensors, pickled weights, JSON configurations, checkpoint folders, images.
 
+pub mod archive;
+pub mod atomic;
+pub mod image;
 pub mod json;
 pub mod layout;
 pub mod names;
-pub mod source;
-pub mod archive;
-pub mod image;
+pub mod pickle;
 pub mod png;
+pub mod safetensors;
+pub mod shards;
+pub mod source;
+pub mod torch;
+pub mod writer;
