@@ -8,3 +8,5 @@ mod data;
 mod data_fuzz;
 #[path = "host/data_malformed.rs"]
 mod data_malformed;
+#[path = "host/weights.rs"]
+mod weights;
