@@ -10,3 +10,5 @@ mod data_fuzz;
 mod data_malformed;
 #[path = "host/weights.rs"]
 mod weights;
+#[path = "host/folders.rs"]
+mod folders;

@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod atomic;
+pub mod folder;
 pub mod image;
 pub mod json;
 pub mod layout;
