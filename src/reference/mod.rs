@@ -1,9 +1,12 @@
 //! The CPU twins: each kernel in f64, and the interpreter that runs a recording on them.
 //! Called by tests and `doctor` only. Twins favour being easy to compare with the formula over speed.
 
+pub mod broadcast;
 pub mod interpret;
 pub mod gemm;
+pub mod norm;
 pub mod pointwise;
+pub mod resample;
 
 /// One kernel call on the CPU. Buffers of u32 hold whole numbers in f64. Writes arrive filled with NaN.
 pub struct Call<'a> {
@@ -18,7 +21,7 @@ pub struct Call<'a> {
 pub type Twin = fn(&mut Call);
 
 /// The twins of each family of cards.
-const FAMILIES: &[&[(&str, Twin)]] = &[pointwise::TWINS, gemm::TWINS];
+const FAMILIES: &[&[(&str, Twin)]] = &[pointwise::TWINS, gemm::TWINS, norm::TWINS, broadcast::TWINS, resample::TWINS];
 
 /// The twin of a kernel word.
 pub fn find(word: &str) -> Option<Twin> {

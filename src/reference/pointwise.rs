@@ -36,7 +36,7 @@ fn fill_zero(c: &mut Call) {
     c.writes[0].fill(0.0);
 }
 
-fn sigmoid(x: f64) -> f64 {
+pub(super) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 

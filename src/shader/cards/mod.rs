@@ -1,12 +1,15 @@
 //! All cards, one file a family. `all` is the registry that the tests and `doctor` walk.
 
 pub mod gemm;
+pub mod broadcast;
+pub mod norm;
 pub mod pointwise;
+pub mod resample;
 
 use crate::shader::card::Card;
 
 /// The cards of each family.
-const FAMILIES: &[&[&Card]] = &[pointwise::CARDS, gemm::CARDS];
+const FAMILIES: &[&[&Card]] = &[pointwise::CARDS, gemm::CARDS, norm::CARDS, broadcast::CARDS, resample::CARDS];
 
 /// Every card, in the order of the families.
 pub fn all() -> impl Iterator<Item = &'static Card> {
