@@ -5,14 +5,21 @@
 mod conformance {
     pub mod harness;
 
+    pub mod broadcast;
+    pub mod norm;
     pub mod pointwise;
+    pub mod resample;
 }
 
 use conformance::harness::Entry;
 
 /// Every family: a line here, a `mod` line above and a test below.
-static FAMILIES: [Entry; 1] =
-    [Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases)];
+static FAMILIES: [Entry; 4] = [
+    Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases),
+    Entry::new("norm", conformance::norm::TOLERANCES, conformance::norm::cases),
+    Entry::new("broadcast", conformance::broadcast::TOLERANCES, conformance::broadcast::cases),
+    Entry::new("resample", conformance::resample::TOLERANCES, conformance::resample::cases),
+];
 
 fn family(name: &str) {
     FAMILIES.iter().find(|f| f.name == name).expect("a family of this name").pass(&FAMILIES);
@@ -21,6 +28,21 @@ fn family(name: &str) {
 #[test]
 fn pointwise() {
     family("pointwise");
+}
+
+#[test]
+fn norm() {
+    family("norm");
+}
+
+#[test]
+fn broadcast() {
+    family("broadcast");
+}
+
+#[test]
+fn resample() {
+    family("resample");
 }
 
 /// Cases in all, difference quotients and planted faults that a full run must reach.
