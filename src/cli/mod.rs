@@ -1,1 +1,72 @@
 //! One file a command: its options, then its run. The only room that prints.
+//! Called by `main`.
+
+pub mod doctor;
+pub mod interrupt;
+pub mod terminal;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::Result;
+use crate::gpu::AdapterChoice;
+
+const EXIT_CODES: &str = "Exit codes: 0 success, 2 usage or configuration, 3 bad input file, 4 GPU device, \
+5 out of GPU memory, 6 storage, 7 numbers not finite, 130 stopped by a signal.";
+
+/// Finetune a diffusion model as timestep-range experts and merge them into one (DeMe), on any GPU.
+#[derive(Parser, Debug)]
+#[command(name = "deme", version, after_help = EXIT_CODES, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Args, Debug, Clone)]
+pub struct Global {
+    /// GPU to use: a part of its name, or its index in the list of `deme doctor` [env: WGPU_ADAPTER_NAME]
+    #[arg(long, global = true, value_name = "NAME|INDEX", help_heading = "Global options")]
+    pub adapter: Option<String>,
+    /// Graphics interface to use: vulkan, metal, dx12 or gl [env: WGPU_BACKEND]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub backend: Option<String>,
+    /// Print results and errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    pub quiet: bool,
+    /// Print more about what is being done
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub verbose: bool,
+}
+
+impl Global {
+    /// What `gpu::Gpu::open` takes.
+    pub fn choice(&self) -> AdapterChoice {
+        AdapterChoice { adapter: self.adapter.clone(), backend: self.backend.clone() }
+    }
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Doctor(doctor::DoctorArgs),
+}
+
+impl Cli {
+    /// The command line, or, once help, the version or a usage error is printed, the exit code.
+    pub fn parse_arguments() -> std::result::Result<Self, u8> {
+        Self::try_parse().map_err(|e| {
+            // A closed pipe is the only way to fail, and then nobody reads.
+            let _ = e.print();
+            u8::try_from(e.exit_code()).unwrap_or(2)
+        })
+    }
+}
+
+/// Runs the command.
+pub fn run(cli: &Cli) -> Result<()> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Doctor(args) => doctor::run(args, global),
+    }
+}
