@@ -12,3 +12,10 @@ mod data_malformed;
 mod weights;
 #[path = "host/folders.rs"]
 mod folders;
+
+#[path = "host/architecture.rs"]
+mod architecture;
+#[path = "host/shaders.rs"]
+mod shaders;
+#[path = "host/translate.rs"]
+mod translate;

@@ -1,0 +1,201 @@
+//! Every variant of every card, rendered for the parameters of the examples: parses, validates, agrees with its card,
+//! stays within WebGPU's defaults and translates. Called by `host.rs`; needs no GPU.
+
+use super::translate::translate;
+use deme::kernels::EXAMPLES;
+use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Variant};
+use deme::shader::{cards, template};
+use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ScalarKind, TypeInner};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes of workgroup memory and storage buffers that every adapter grants.
+const WORKGROUP_BYTES: u32 = 16384;
+const STORAGE_BUFFERS: usize = 8;
+
+/// Parameter words by kernel word, from the examples.
+fn parameters() -> BTreeMap<&'static str, BTreeSet<Vec<u32>>> {
+    let mut of = BTreeMap::<_, BTreeSet<Vec<u32>>>::new();
+    for example in EXAMPLES {
+        for op in example().unwrap().ops {
+            of.entry(op.card.word).or_default().insert(op.params);
+        }
+    }
+    of
+}
+
+/// The distinct texts of a variant over these parameters.
+fn renderings(variant: &Variant, parameters: &BTreeSet<Vec<u32>>) -> BTreeMap<Constants, String> {
+    let fitting = parameters.iter().filter(|p| (variant.fits)(p, &DEFAULT_LIMITS));
+    fitting
+        .map(|p| (variant.constants)(p))
+        .map(|constants| (constants.clone(), template::render(variant, &constants).unwrap()))
+        .collect()
+}
+
+fn parse(text: &str) -> Result<(Module, ModuleInfo), String> {
+    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
+    Ok((module, info))
+}
+
+/// `struct Params` is the card's: names, types, offsets, size.
+fn check_params(card: &Card, module: &Module) -> Result<(), String> {
+    let found = module.global_variables.iter().find(|(_, g)| g.space == AddressSpace::Uniform);
+    let (_, global) = found.ok_or("no uniform variable")?;
+    let binding = global.binding.map(|b| (b.group, b.binding));
+    if global.name.as_deref() != Some("params") || binding != Some((0, 0)) {
+        return Err(format!("the uniform is {:?} at {binding:?}, not `params` at (0, 0)", global.name));
+    }
+    let TypeInner::Struct { members, span } = &module.types[global.ty].inner else {
+        return Err("params is not a struct".into());
+    };
+    let wgsl: Vec<_> = members
+        .iter()
+        .map(|m| {
+            let kind = match module.types[m.ty].inner {
+                TypeInner::Scalar(s) if s.width == 4 && s.kind == ScalarKind::Uint => Some(FieldKind::U32),
+                TypeInner::Scalar(s) if s.width == 4 && s.kind == ScalarKind::Float => Some(FieldKind::F32),
+                _ => None,
+            };
+            (m.name.clone().unwrap_or_default(), kind, m.offset)
+        })
+        .collect();
+    let rust: Vec<_> =
+        (0..).zip(card.params).map(|(i, f): (u32, _)| (f.name.to_string(), Some(f.kind), 4 * i)).collect();
+    if wgsl != rust || *span != 4 * rust.len() as u32 {
+        return Err(format!("struct Params is {wgsl:?}, its card says {rust:?}"));
+    }
+    Ok(())
+}
+
+/// Storage bindings are the card's: names, access, order, group 0; every variable is used.
+fn check_bindings(card: &Card, module: &Module, info: &ModuleInfo) -> Result<(), String> {
+    let mut wgsl = Vec::new();
+    for (_, g) in module.global_variables.iter() {
+        if let AddressSpace::Storage { access } = g.space {
+            let b = g.binding.ok_or("storage without a binding")?;
+            wgsl.push((
+                b.binding,
+                b.group,
+                g.name.clone().unwrap_or_default(),
+                access.contains(naga::StorageAccess::STORE),
+            ));
+        }
+    }
+    wgsl.sort();
+    let rust: Vec<_> =
+        (1..).zip(card.bindings).map(|(i, b)| (i, 0, b.name.to_string(), b.access != Access::Read)).collect();
+    if wgsl != rust {
+        return Err(format!("bindings (number, group, name, writable) are {wgsl:?}, its card says {rust:?}"));
+    }
+    if rust.len() > STORAGE_BUFFERS {
+        return Err(format!("{} storage buffers, at most {STORAGE_BUFFERS} are granted", rust.len()));
+    }
+    let entry = info.get_entry_point(0);
+    let uses = module.global_variables.iter().map(|(handle, g)| (g, entry[handle]));
+    for (g, usage) in uses {
+        let name = g.name.clone().unwrap_or_default();
+        if usage.is_empty() {
+            return Err(format!("{name} is never used"));
+        }
+        if let Some(b) = card.bindings.iter().find(|b| b.name == name && g.binding.is_some()) {
+            let wanted = match b.access {
+                Access::Read => GlobalUse::READ,
+                Access::Write => GlobalUse::WRITE,
+                Access::Update => GlobalUse::READ | GlobalUse::WRITE,
+            };
+            if !usage.contains(wanted) || (b.access == Access::Write && usage.contains(GlobalUse::READ)) {
+                return Err(format!("{name} is used as {usage:?}, its card says {:?}", b.access));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One entry point, called as the file, within the limits.
+fn check_entry(variant: &Variant, module: &Module) -> Result<(), String> {
+    let names: Vec<_> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
+    if names != [variant.stem] {
+        return Err(format!("entry points {names:?}, expected {:?}", variant.stem));
+    }
+    let size = module.entry_points[0].workgroup_size;
+    if size.iter().product::<u32>() > DEFAULT_LIMITS.invocations || size[2] > 64 {
+        return Err(format!("workgroup of {size:?}"));
+    }
+    let bytes: u32 = module
+        .global_variables
+        .iter()
+        .filter(|(_, g)| g.space == AddressSpace::WorkGroup)
+        .map(|(_, g)| module.types[g.ty].inner.size(module.to_ctx()))
+        .sum();
+    if bytes > WORKGROUP_BYTES {
+        return Err(format!("{bytes} bytes of workgroup memory"));
+    }
+    Ok(())
+}
+
+#[test]
+fn every_variant_is_well_formed_and_agrees_with_its_card() {
+    let parameters = parameters();
+    let mut failures = Vec::new();
+    let mut texts = 0;
+    for card in cards::all() {
+        let none = BTreeSet::new();
+        let known = parameters.get(card.word).unwrap_or(&none);
+        for variant in card.variants {
+            let renderings = renderings(variant, known);
+            if renderings.is_empty() {
+                failures.push(format!("{}: no example fits it (kernels::EXAMPLES)", variant.stem));
+            }
+            for (constants, text) in &renderings {
+                texts += 1;
+                let name = constants.iter().fold(variant.stem.to_string(), |n, (_, v)| format!("{n}-{v}"));
+                let result = parse(text).and_then(|(module, info)| {
+                    check_params(card, &module)?;
+                    check_bindings(card, &module, &info)?;
+                    check_entry(variant, &module)?;
+                    translate(&module, &info, variant.stem, &name)
+                });
+                if let Err(e) = result {
+                    failures.push(format!("{} {constants:?}: {e}", variant.stem));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {texts} shaders:\n{}", failures.len(), failures.join("\n"));
+    assert!(texts >= cards::all().count());
+}
+
+/// The checks above notice what they are for.
+#[test]
+fn a_wrong_shader_is_noticed() {
+    let card = cards::find("scale").unwrap();
+    let text = template::render(&card.variants[0], &Vec::new()).unwrap();
+    let check = |from: &str, to: &str| -> Result<(), String> {
+        assert!(text.contains(from), "{from}");
+        let (module, info) = parse(&text.replace(from, to))?;
+        check_params(card, &module)?;
+        check_bindings(card, &module, &info)?;
+        check_entry(&card.variants[0], &module)
+    };
+    assert_eq!(check("y[i] =", "y[i] ="), Ok(()));
+    for (from, to, needle) in [
+        ("factor: f32", "factor: f32, more: u32", "struct Params"),
+        ("count: u32, factor: f32", "factor: f32, count: u32", "struct Params"),
+        ("factor", "gain", "struct Params"),
+        ("@binding(2)", "@binding(3)", "bindings"),
+        ("@group(0) @binding(1)", "@group(1) @binding(1)", "bindings"),
+        ("read> x", "read_write> x", "bindings"),
+        ("x[i]", "1.0", "x is never used"),
+        ("y[i] =", "y[i] +=", "its card says Write"),
+        ("fn scale", "fn scales", "entry points"),
+        ("workgroup_size(64)", "workgroup_size(512)", "workgroup of"),
+        ("y[i] =", "y[i] = 1u +", ""),
+        ("params.factor *", "params.count *", ""),
+    ] {
+        let e = check(from, to).expect_err(to);
+        assert!(e.contains(needle), "{to}: {e}");
+    }
+}

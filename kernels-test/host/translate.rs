@@ -1,0 +1,152 @@
+//! Translates a shader as wgpu 30 does for Vulkan, Metal and Direct3D 12, without a GPU.
+//! Called by `shaders`. With DEME_SHADER_OUT set to a folder, the results land there for spirv-val and DXC.
+
+use naga::back::{hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+use naga::valid::ModuleInfo;
+use naga::{AddressSpace, Module, ResourceBinding, ShaderStage};
+
+const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
+    index: BoundsCheckPolicy::Restrict,
+    buffer: BoundsCheckPolicy::Restrict,
+    image_load: BoundsCheckPolicy::Restrict,
+    binding_array: BoundsCheckPolicy::Unchecked,
+};
+/// Vulkan with robustBufferAccess2.
+const ROBUST: BoundsCheckPolicies = BoundsCheckPolicies { buffer: BoundsCheckPolicy::Unchecked, ..RESTRICT };
+const UNCHECKED: BoundsCheckPolicies = BoundsCheckPolicies {
+    index: BoundsCheckPolicy::Unchecked,
+    buffer: BoundsCheckPolicy::Unchecked,
+    image_load: BoundsCheckPolicy::Unchecked,
+    binding_array: BoundsCheckPolicy::Unchecked,
+};
+
+/// (binding, writable, uniform) of every resource.
+fn resources(module: &Module) -> Vec<(ResourceBinding, bool, bool)> {
+    let globals = module.global_variables.iter().filter_map(|(_, g)| g.binding.map(|b| (b, g.space)));
+    globals
+        .map(|(b, space)| {
+            let writable =
+                matches!(space, AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE));
+            (b, writable, space == AddressSpace::Uniform)
+        })
+        .collect()
+}
+
+fn save(name: &str, extension: &str, bytes: &[u8]) {
+    if let Some(folder) = std::env::var_os("DEME_SHADER_OUT") {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.{extension}")), bytes).unwrap();
+    }
+}
+
+fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result<(), String> {
+    let bindings = resources(module)
+        .into_iter()
+        .map(|(b, ..)| (b, spv::BindingInfo { descriptor_set: b.group, binding: b.binding, binding_array_size: None }));
+    let binding_map: spv::BindingMap = bindings.collect();
+    let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: entry.to_string() };
+    for (mode, policies, checked) in
+        [("checked", RESTRICT, true), ("robust", ROBUST, true), ("unchecked", UNCHECKED, false)]
+    {
+        let options = spv::Options {
+            lang_version: (1, 3),
+            flags: spv::WriterFlags::FORCE_POINT_SIZE | spv::WriterFlags::LABEL_VARYINGS,
+            fake_missing_bindings: false,
+            binding_map: binding_map.clone(),
+            capabilities: Some([spv::Capability::Shader, spv::Capability::Matrix].into_iter().collect()),
+            bounds_check_policies: policies,
+            zero_initialize_workgroup_memory: if checked {
+                spv::ZeroInitializeWorkgroupMemoryMode::Polyfill
+            } else {
+                spv::ZeroInitializeWorkgroupMemoryMode::None
+            },
+            force_loop_bounding: checked,
+            emit_int_div_checks: checked,
+            use_storage_input_output_16: false,
+            ..spv::Options::default()
+        };
+        let words = spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
+        save(&format!("{name}.{mode}"), "spv", bytemuck::cast_slice(&words));
+    }
+    Ok(())
+}
+
+fn to_msl(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result<(), String> {
+    let resources = resources(module);
+    let slot = |b: &ResourceBinding| b.binding as u8;
+    let map = resources.iter().map(|(b, writable, _)| {
+        (*b, msl::BindTarget { buffer: Some(slot(b)), mutable: *writable, ..Default::default() })
+    });
+    let targets = msl::EntryPointResources {
+        resources: map.collect(),
+        immediates_buffer: None,
+        sizes_buffer: Some(resources.len() as u8),
+    };
+    let pipeline = msl::PipelineOptions {
+        entry_point: Some((ShaderStage::Compute, entry.to_string())),
+        ..msl::PipelineOptions::default()
+    };
+    for (mode, policies, checked) in [("checked", RESTRICT, true), ("unchecked", UNCHECKED, false)] {
+        let options = msl::Options {
+            lang_version: (2, 4),
+            per_entry_point_map: [(entry.to_string(), targets.clone())].into_iter().collect(),
+            fake_missing_bindings: false,
+            bounds_check_policies: policies,
+            zero_initialize_workgroup_memory: checked,
+            force_loop_bounding: checked,
+            emit_int_div_checks: checked,
+            ..msl::Options::default()
+        };
+        let (text, report) = msl::write_string(module, info, &options, &pipeline).map_err(|e| format!("MSL: {e}"))?;
+        for result in report.entry_point_names {
+            result.map_err(|e| format!("MSL: {e}"))?;
+        }
+        save(&format!("{name}.{mode}"), "metal", text.as_bytes());
+    }
+    Ok(())
+}
+
+fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result<(), String> {
+    // Registers count up by kind: b for the uniform, t for read-only, u for writable.
+    let mut next = [0u32; 3];
+    let mut binding_map = hlsl::BindingMap::new();
+    for (binding, writable, uniform) in resources(module) {
+        let counter = &mut next[if uniform { 0 } else { 1 + usize::from(writable) }];
+        let target = hlsl::BindTarget { register: *counter, restrict_indexing: true, ..Default::default() };
+        binding_map.insert(binding, target);
+        *counter += 1;
+    }
+    let special = hlsl::BindTarget { space: 1, ..Default::default() };
+    let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.to_string())) };
+    for (mode, checked) in [("checked", true), ("unchecked", false)] {
+        // FXC takes 5.1, DXC 6.0 and above.
+        for (model, tag) in [(hlsl::ShaderModel::V5_1, "sm51"), (hlsl::ShaderModel::V6_0, "sm60")] {
+            let options = hlsl::Options {
+                shader_model: model,
+                binding_map: binding_map.clone(),
+                fake_missing_bindings: false,
+                special_constants_binding: Some(special.clone()),
+                zero_initialize_workgroup_memory: checked,
+                restrict_indexing: checked,
+                force_loop_bounding: checked,
+                ..hlsl::Options::default()
+            };
+            let mut text = String::new();
+            let mut writer = hlsl::Writer::new(&mut text, &options, &pipeline);
+            let report = writer.write(module, info, None).map_err(|e| format!("HLSL: {e}"))?;
+            for result in report.entry_point_names {
+                result.map_err(|e| format!("HLSL: {e}"))?;
+            }
+            save(&format!("{name}.{mode}.{tag}"), "hlsl", text.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// All three languages, checked and unchecked.
+pub fn translate(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result<(), String> {
+    to_spirv(module, info, entry, name)?;
+    to_msl(module, info, entry, name)?;
+    to_hlsl(module, info, entry, name)
+}
