@@ -101,22 +101,7 @@ pub fn write_bytes(
     let encoded = encode(pixels, width, height, channels, text).map_err(|e| {
         Error::format(path, "PNG", e.to_string(), "keywords of PNG text hold 1 to 79 Latin-1 characters")
     })?;
-    replace(path, &encoded)
-}
-
-/// Writes beside the target, syncs and renames.
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let written = std::fs::File::create(&temporary)
-        .and_then(|mut file| std::io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|e| {
-        // The error that matters is the first one; a temporary file that cannot be removed either is only litter.
-        let _ = std::fs::remove_file(&temporary);
-        Error::io(path, "write")(e)
-    })
+    super::atomic::write(path, &encoded)
 }
 
 fn encode(
