@@ -32,7 +32,7 @@ unpack() {
   rm -rf "$dir"
   mkdir -p "$dir"
   apt_update
-  (cd "$dir" && apt-get download -qq "${@:2}" && for deb in ./*.deb; do dpkg-deb -x "$deb" . && rm "$deb"; done)
+  (cd "$dir" && apt-get download -qq -o APT::Sandbox::User=root "${@:2}" && for deb in ./*.deb; do dpkg-deb -x "$deb" . && rm "$deb"; done)
   touch "$dir/done"
 }
 
