@@ -19,3 +19,5 @@ mod architecture;
 mod shaders;
 #[path = "host/translate.rs"]
 mod translate;
+#[path = "host/merge.rs"]
+mod merge;

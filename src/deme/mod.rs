@@ -1,1 +1,4 @@
 //! The paper: ranges, timesteps, consistency, projection, expert, ensemble, merge, search.
+
+pub mod merge;
+pub mod ranges;
