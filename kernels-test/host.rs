@@ -21,3 +21,7 @@ mod shaders;
 mod translate;
 #[path = "host/merge.rs"]
 mod merge;
+#[path = "host/weights_fuzz.rs"]
+mod weights_fuzz;
+#[path = "host/weights_malformed.rs"]
+mod weights_malformed;

@@ -12,6 +12,7 @@ use deme::io::source::TensorSource;
 use deme::io::writer;
 use deme::model::config::UNetConfig;
 use deme::model::tensors::{self, expected};
+use sha2::{Digest, Sha256};
 
 /// The smallest UNet: one level, four channels.
 pub const TINY: &str = r#"{"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1", "block_out_channels": [4],
@@ -196,4 +197,21 @@ fn the_bundled_checkpoint_is_what_its_configuration_says() {
     let list = expected(&config, false);
     tensors::check(&folder.weights, &list).unwrap();
     assert_eq!(list.iter().map(tensors::TensorSpec::elements).sum::<u64>(), 2_587_491);
+}
+
+/// The lists that diffusers makes for configurations of every kind, as hashes of "name [extents]" lines in order.
+#[test]
+fn the_expected_tensors_are_those_of_diffusers() {
+    let text = fs::read(super::weights::fixture("unet_tensors.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+    assert!(cases.len() >= 10);
+    for case in cases {
+        let map = case["config"].as_object().unwrap();
+        let config = UNetConfig::from_json(Path::new("config.json"), map).unwrap();
+        let list = expected(&config, false);
+        let lines: String = list.iter().map(|t| format!("{} {:?}\n", t.name, t.shape)).collect();
+        let hash: String = Sha256::digest(lines.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(list.len() as u64, case["tensors"].as_u64().unwrap(), "{map:?}");
+        assert_eq!(hash, case["sha256"], "{map:?}\n{lines}");
+    }
 }

@@ -142,7 +142,7 @@ mod tests {
         let engine = layout.to_engine(&file).unwrap();
         assert_eq!(layout.engine_shape(), [3, 3, 4, 4]);
         assert_eq!(engine[((2 * 3 + 1) * 4 + 2) * 4 + 1], at(1, 2, 2, 1));
-        assert_eq!(engine[((0 * 3 + 2) * 4 + 3) * 4 + 1], 0.0);
+        assert_eq!(engine[(2 * 4 + 3) * 4 + 1], 0.0);
     }
 
     #[test]

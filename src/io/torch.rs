@@ -84,10 +84,10 @@ impl TorchFile {
         let (Some(root), None) = (roots.next(), roots.next()) else {
             return Err(refuse(path, "data.pkl", "is not in the archive exactly once"));
         };
-        if let Some(order) = archive.index_for_name(&format!("{root}/byteorder")) {
-            if entry_bytes(path, &mut archive, order, length, "byteorder")? != b"little" {
-                return Err(refuse(path, "byteorder", "is not little; re-save the model on an ordinary machine"));
-            }
+        if let Some(order) = archive.index_for_name(&format!("{root}/byteorder"))
+            && entry_bytes(path, &mut archive, order, length, "byteorder")? != b"little"
+        {
+            return Err(refuse(path, "byteorder", "is not little; re-save the model on an ordinary machine"));
         }
         let pickle = archive.index_for_name(&format!("{root}/data.pkl")).unwrap_or_default();
         let pickle = entry_bytes(path, &mut archive, pickle, length, "data.pkl")?;
@@ -288,10 +288,10 @@ fn legacy_places(
 ) -> Result<HashMap<String, (Storage, u64)>> {
     let mut known: HashMap<&str, &Storage> = HashMap::new();
     for value in &pickle.values {
-        if let Value::Storage(s) = value {
-            if known.insert(&s.key, s).is_some_and(|other| other != &**s) {
-                return Err(refuse(path, format!("storage {}", s.key), "is described in two ways"));
-            }
+        if let Value::Storage(s) = value
+            && known.insert(&s.key, s).is_some_and(|other| other != &**s)
+        {
+            return Err(refuse(path, format!("storage {}", s.key), "is described in two ways"));
         }
     }
     let Value::List(keys_list) = &keys.values[keys.root] else {

@@ -176,7 +176,7 @@ impl UNetConfig {
 
     fn check(&self, keys: &Keys) -> Result<()> {
         let first = self.block_out_channels[0];
-        if first % 2 != 0 {
+        if !first.is_multiple_of(2) {
             let hint = "the sinusoidal embedding has two halves; the first width must be even";
             return Err(Error::unsupported(keys.path, "block_out_channels", format!("{first}, ..."), hint));
         }
@@ -216,7 +216,7 @@ impl UNetConfig {
 }
 
 fn divides(keys: &Keys, key: &str, divisor: u32, channels: u32) -> Result<()> {
-    if channels % divisor == 0 {
+    if channels.is_multiple_of(divisor) {
         return Ok(());
     }
     Err(keys.refuse(key, format!("is {divisor}, which does not divide {channels} channels")))
