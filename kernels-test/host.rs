@@ -21,6 +21,10 @@ mod shaders;
 mod translate;
 #[path = "host/merge.rs"]
 mod merge;
+#[path = "host/folders_malformed.rs"]
+mod folders_malformed;
+#[path = "host/torch_malformed.rs"]
+mod torch_malformed;
 #[path = "host/weights_fuzz.rs"]
 mod weights_fuzz;
 #[path = "host/weights_malformed.rs"]

@@ -18,6 +18,8 @@ use sha2::{Digest, Sha256};
 pub const TINY: &str = r#"{"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1", "block_out_channels": [4],
     "down_block_types": ["DownBlock2D"], "up_block_types": ["AttnUpBlock2D"], "norm_num_groups": 2, "layers_per_block": 1,
     "attention_head_dim": null, "norm_eps": 1e-06, "zz_unknown": {"b": 1, "a": [0.1, 123456789012345678]}}"#;
+/// Names and texts of the files of a folder.
+pub type Files = &'static [(&'static str, &'static str)];
 pub const SCHEDULER: &str = r#"{"_class_name": "DDPMScheduler", "beta_end": 0.02, "clip_sample": true}"#;
 
 pub fn tiny_config() -> UNetConfig {
@@ -70,7 +72,7 @@ fn rewrite(folder: &ModelFolder, out: &Path) -> deme::error::Result<()> {
 #[test]
 fn every_layout_opens_and_is_written_with_sub_folders() {
     const W: &str = "WEIGHTS";
-    let cases: [(&[(&str, &str)], FolderLayout, bool); 5] = [
+    let cases: [(Files, FolderLayout, bool); 5] = [
         (
             &[
                 ("unet/config.json", TINY),

@@ -9,8 +9,10 @@ use deme::model::config::UNetConfig;
 use deme::rng::{self, Purpose};
 
 use super::folders::TINY;
+use super::folders_malformed::read_config;
+use super::torch_malformed::read_torch;
 use super::weights::fixture;
-use super::weights_malformed::{read_config, read_safetensors, read_torch};
+use super::weights_malformed::read_safetensors;
 
 /// Bytes and words that parsers treat as special.
 const TELLING: [&[u8]; 14] = [
