@@ -2,13 +2,19 @@
 //! Called by `main`.
 
 pub mod doctor;
+pub mod inspect;
 pub mod interrupt;
+pub mod merge;
+pub mod opened;
 pub mod terminal;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::error::Result;
 use crate::gpu::AdapterChoice;
+
+/// The help lists these after a command's own.
+const HEADING_GLOBAL: &str = "Global options";
 
 const EXIT_CODES: &str = "Exit codes: 0 success, 2 usage or configuration, 3 bad input file, 4 GPU device, \
 5 out of GPU memory, 6 storage, 7 numbers not finite, 130 stopped by a signal.";
@@ -27,16 +33,16 @@ pub struct Cli {
 #[derive(Args, Debug, Clone)]
 pub struct Global {
     /// GPU to use: a part of its name, or its index in the list of `deme doctor` [env: WGPU_ADAPTER_NAME]
-    #[arg(long, global = true, value_name = "NAME|INDEX", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "NAME|INDEX", help_heading = HEADING_GLOBAL)]
     pub adapter: Option<String>,
     /// Graphics interface to use: vulkan, metal, dx12 or gl [env: WGPU_BACKEND]
-    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = HEADING_GLOBAL)]
     pub backend: Option<String>,
     /// Print results and errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = HEADING_GLOBAL)]
     pub quiet: bool,
     /// Print more about what is being done
-    #[arg(short, long, global = true, help_heading = "Global options")]
+    #[arg(short, long, global = true, help_heading = HEADING_GLOBAL)]
     pub verbose: bool,
 }
 
@@ -49,6 +55,8 @@ impl Global {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Merge(merge::MergeArgs),
+    Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -67,6 +75,8 @@ impl Cli {
 pub fn run(cli: &Cli) -> Result<()> {
     let global = &cli.global;
     match &cli.command {
+        Command::Merge(args) => merge::run(args, global),
+        Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args, global),
     }
 }

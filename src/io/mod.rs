@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod atomic;
 pub mod folder;
+pub mod hash;
 pub mod image;
 pub mod json;
 pub mod layout;
