@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod folder;
 pub mod hash;
 pub mod image;
+pub mod hash;
 pub mod json;
 pub mod layout;
 pub mod names;

@@ -1,0 +1,90 @@
+//! The numbers of a training run that are not the method's own: optimizer, EMA, batches, and how often what is written.
+//! Filled by `cli`; read by `step` and `run`.
+
+/// AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    pub lr: f64,
+    pub betas: [f64; 2],
+    pub eps: f64,
+    pub weight_decay: f64,
+}
+
+/// The moving average of the weights, as diffusers' EMAModel(use_ema_warmup=True) counts it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EmaSchedule {
+    pub max_decay: f64,
+    pub inv_gamma: f64,
+    pub power: f64,
+}
+
+impl EmaSchedule {
+    /// The decay of update number `update` (from 0): 0 at first, so the average starts as the weights after the first
+    /// update, then min(max_decay, 1 - (1 + update / inv_gamma)^-power).
+    pub fn decay(&self, update: u64) -> f64 {
+        (1.0 - (1.0 + update as f64 / self.inv_gamma).powf(-self.power)).clamp(0.0, self.max_decay)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub seed: u64,
+    /// Updates.
+    pub steps: u64,
+    /// Images of a micro-batch.
+    pub batch: u32,
+    /// Micro-batches of an update.
+    pub accumulate: u32,
+    pub adamw: AdamW,
+    /// The gradient's norm is cut to this; infinite: never.
+    pub clip: f64,
+    pub ema: EmaSchedule,
+    /// Images are mirrored half of the time.
+    pub flip: bool,
+    /// Updates between lines of the log, held-out losses, sample grids and checkpoints; 0: never.
+    pub log_every: u64,
+    pub eval_every: u64,
+    pub sample_every: u64,
+    pub save_every: u64,
+    /// Checkpoints that stay.
+    pub keep: usize,
+}
+
+impl Settings {
+    pub fn images_per_update(&self) -> u64 {
+        u64::from(self.batch) * u64::from(self.accumulate)
+    }
+}
+
+/// Whether something is due after `step` updates.
+pub fn due(every: u64, step: u64) -> bool {
+    every != 0 && step.is_multiple_of(every)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EMAModel(use_ema_warmup=True, inv_gamma=1.0, power=0.75, decay=0.9999).cur_decay_value after 1, 2, 3, 11, 10,001
+    /// and 300,000 calls of step.
+    #[test]
+    fn decays_are_those_of_diffusers() {
+        let ema = EmaSchedule { max_decay: 0.9999, inv_gamma: 1.0, power: 0.75 };
+        let expected = [
+            (0, 0.0),
+            (1, 0.4053964424986395),
+            (2, 0.5613086623491692),
+            (10, 0.8344399739238298),
+            (10_000, 0.9990000749934381),
+            (299_999, 0.9999),
+        ];
+        for (update, decay) in expected {
+            assert!((ema.decay(update) - decay).abs() < 1e-15, "{update}: {}", ema.decay(update));
+        }
+    }
+
+    #[test]
+    fn zero_is_never() {
+        assert!(!due(0, 0) && !due(0, 5) && due(5, 10) && !due(5, 11));
+    }
+}
