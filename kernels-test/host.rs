@@ -2,6 +2,9 @@
 //! architecture's rules. Run by `cargo test --test host`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/mod.rs"]
+mod support;
+
 #[path = "host/data.rs"]
 mod data;
 #[path = "host/data_fuzz.rs"]
@@ -29,3 +32,5 @@ mod torch_malformed;
 mod weights_fuzz;
 #[path = "host/weights_malformed.rs"]
 mod weights_malformed;
+#[path = "host/diffusion.rs"]
+mod diffusion;

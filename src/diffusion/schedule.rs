@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 use super::betas::{self, BetaSchedule};
 use super::spacing::Spacing;
 use crate::error::{Error, Result};
+use crate::io::json::Keys;
 
 /// Scheduler classes whose files describe the same forward process, so that DDIM may sample from them.
 const CLASSES: [&str; 4] = ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "GaussianDDPMScheduler"];
 /// Far above any model, far below what would exhaust memory.
-const MAX_TIMESTEPS: u64 = 1 << 20;
-const LISTED: &str = "save the scheduler again from a current diffusers with one of the supported values";
+const MAX_TIMESTEPS: u32 = 1 << 20;
 
 /// What the network's output means (prediction_type).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,39 +49,39 @@ impl Schedule {
     /// `Unsupported` for a setting that would change the result and is not built, `Format` for a value that makes no
     /// sense. Unknown keys are none of its business.
     pub fn from_json(path: &Path, map: &Map<String, Value>) -> Result<Self> {
-        let config = Config { path, map };
-        config.refuse_unsupported()?;
-        let timesteps = config.timesteps()?;
-        let mut betas = config.betas(timesteps)?;
-        if config.bool("rescale_betas_zero_snr", false)? {
+        let map = without_defaults_of_the_writer(map);
+        let keys = Keys::new(path, &map);
+        refuse_other_processes(&keys)?;
+        let timesteps = keys.u32(either(&keys, "num_train_timesteps", "timesteps"), 1000, 1..=MAX_TIMESTEPS)? as usize;
+        let mut betas = read_betas(&keys, timesteps)?;
+        if keys.bool("rescale_betas_zero_snr", false)? {
             betas = betas::rescale_zero_terminal_snr(&betas);
         }
         let alpha_bar: Vec<f64> = betas::alpha_bar(&betas).into_iter().map(f64::from).collect();
         if !alpha_bar.iter().all(|a| (0.0..=1.0).contains(a)) || alpha_bar[..timesteps - 1].contains(&0.0) {
-            return Err(config.wrong("beta_schedule", "leaves no signal (alpha_bar = 0) before the last timestep"));
+            return Err(keys.refuse("beta_schedule", "leaves no signal (alpha_bar = 0) before the last timestep"));
         }
-        let to_one = config.bool("set_alpha_to_one", true)?;
-        let clip = config.bool(config.either("clip_sample", "clip_predicted_image"), true)?;
-        let range = config.number("clip_sample_range", 1.0)?;
+        let clip = keys.bool(either(&keys, "clip_sample", "clip_predicted_image"), true)?;
+        let range = keys.f64("clip_sample_range", 1.0)?;
         if clip && range <= 0.0 {
-            return Err(config.wrong("clip_sample_range", "must be above 0"));
+            return Err(keys.refuse("clip_sample_range", format!("is {range}, expected a number above 0")));
         }
         Ok(Self {
-            final_alpha_bar: if to_one { 1.0 } else { alpha_bar[0] },
+            final_alpha_bar: if keys.bool("set_alpha_to_one", true)? { 1.0 } else { alpha_bar[0] },
             betas: betas.into_iter().map(f64::from).collect(),
             alpha_bar,
-            prediction: match config.text("prediction_type", "epsilon")? {
+            prediction: match keys.str("prediction_type", "epsilon")? {
                 "epsilon" => Prediction::Epsilon,
                 "v_prediction" => Prediction::V,
-                _ => return Err(config.refuse("prediction_type", "supported: epsilon, v_prediction")),
+                _ => return Err(unsupported(&keys, "prediction_type", "supported: epsilon, v_prediction")),
             },
             clip: clip.then_some(range),
-            steps_offset: config.count("steps_offset", 0)? as usize,
-            spacing: match config.text("timestep_spacing", "leading")? {
+            steps_offset: keys.u32("steps_offset", 0, 0..=MAX_TIMESTEPS)? as usize,
+            spacing: match keys.str("timestep_spacing", "leading")? {
                 "leading" => Spacing::Leading,
                 "trailing" => Spacing::Trailing,
                 "linspace" => Spacing::Linspace,
-                _ => return Err(config.refuse("timestep_spacing", "supported: leading, trailing, linspace")),
+                _ => return Err(unsupported(&keys, "timestep_spacing", "supported: leading, trailing, linspace")),
             },
         })
     }
@@ -108,117 +108,68 @@ impl Schedule {
     }
 }
 
-/// Typed look-ups with messages that name file and key. An absent key takes DDIMScheduler's default.
-struct Config<'a> {
-    path: &'a Path,
-    map: &'a Map<String, Value>,
+/// diffusers marks keys whose value was only a default of the class that wrote them: those do not count.
+fn without_defaults_of_the_writer(map: &Map<String, Value>) -> Map<String, Value> {
+    let defaults = map.get("_use_default_values").and_then(Value::as_array);
+    let is_default = |key: &String| defaults.is_some_and(|keys| keys.iter().any(|k| k == key.as_str()));
+    map.iter().filter(|(key, _)| !is_default(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-impl<'a> Config<'a> {
-    fn refuse_unsupported(&self) -> Result<()> {
-        let class = self.text("_class_name", "DDIMScheduler")?;
-        if !CLASSES.contains(&class) {
-            return Err(self.refuse("_class_name", "supported: DDPMScheduler, DDIMScheduler, PNDMScheduler"));
-        }
-        if self.bool("thresholding", false)? {
-            return Err(self.refuse("thresholding", "only clip_sample is supported; set thresholding to false"));
-        }
-        if self.get("variance_type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with("learned")) {
-            return Err(self.refuse("variance_type", "models that also predict their variance are not supported"));
-        }
-        if self.get("predict_epsilon") == Some(&Value::Bool(false)) {
-            return Err(self.refuse("predict_epsilon", "supported: models that predict epsilon or v"));
-        }
-        if self.get("timestep_values").is_some_and(|v| !v.is_null()) {
-            return Err(self.refuse("timestep_values", LISTED));
-        }
-        Ok(())
+fn refuse_other_processes(keys: &Keys) -> Result<()> {
+    if !CLASSES.contains(&keys.str("_class_name", "DDIMScheduler")?) {
+        return Err(unsupported(keys, "_class_name", "supported: DDPMScheduler, DDIMScheduler, PNDMScheduler"));
     }
+    if keys.bool("thresholding", false)? {
+        return Err(unsupported(keys, "thresholding", "only clip_sample is supported; set thresholding to false"));
+    }
+    if keys.get("variance_type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with("learned")) {
+        return Err(unsupported(keys, "variance_type", "models that also predict their variance are not supported"));
+    }
+    if keys.get("predict_epsilon") == Some(&Value::Bool(false)) {
+        return Err(unsupported(keys, "predict_epsilon", "supported: models that predict epsilon or v"));
+    }
+    if keys.get("timestep_values").is_some() {
+        return Err(unsupported(
+            keys,
+            "timestep_values",
+            "models trained on a subset of the timesteps are not supported",
+        ));
+    }
+    Ok(())
+}
 
-    fn timesteps(&self) -> Result<usize> {
-        let key = self.either("num_train_timesteps", "timesteps");
-        match self.count(key, 1000)? {
-            0 => Err(self.wrong(key, "must be at least 1")),
-            t if t > MAX_TIMESTEPS => Err(self.wrong(key, "is more timesteps than any model has")),
-            t => Ok(t as usize),
+fn read_betas(keys: &Keys, timesteps: usize) -> Result<Vec<f32>> {
+    const TRAINED: &str = "trained_betas";
+    if let Some(betas) = keys.f64_list(TRAINED)? {
+        if betas.len() != timesteps {
+            return Err(keys.refuse(TRAINED, format!("has {} values for {timesteps} timesteps", betas.len())));
+        }
+        if let Some(beta) = betas.iter().find(|beta| !(0.0..=1.0).contains(*beta)) {
+            return Err(keys.refuse(TRAINED, format!("holds {beta}, expected numbers from 0 to 1")));
+        }
+        return Ok(betas.into_iter().map(|beta| beta as f32).collect());
+    }
+    let Some(schedule) = BetaSchedule::from_name(keys.str("beta_schedule", "linear")?) else {
+        let hint = "supported: linear, scaled_linear, squaredcos_cap_v2, sigmoid, or trained_betas";
+        return Err(unsupported(keys, "beta_schedule", hint));
+    };
+    let (start, end) = (keys.f64("beta_start", 1e-4)?, keys.f64("beta_end", 0.02)?);
+    for (key, beta) in [("beta_start", start), ("beta_end", end)] {
+        if !(0.0..=1.0).contains(&beta) {
+            return Err(keys.refuse(key, format!("is {beta}, expected a number from 0 to 1")));
         }
     }
+    Ok(schedule.betas(start, end, timesteps))
+}
 
-    fn betas(&self, timesteps: usize) -> Result<Vec<f32>> {
-        const KEY: &str = "trained_betas";
-        match self.get(KEY) {
-            None | Some(Value::Null) => {}
-            Some(Value::Array(list)) if list.len() != timesteps => {
-                return Err(self.wrong(KEY, format!("has {} values for {timesteps} timesteps", list.len())));
-            }
-            Some(Value::Array(list)) => {
-                let beta = |v: &Value| v.as_f64().filter(|b| (0.0..=1.0).contains(b)).map(|b| b as f32);
-                let betas: Option<Vec<f32>> = list.iter().map(beta).collect();
-                return betas.ok_or_else(|| self.wrong(KEY, "must hold numbers in 0..=1"));
-            }
-            Some(_) => return Err(self.wrong(KEY, "is not a list of numbers")),
-        }
-        let schedule = BetaSchedule::from_name(self.text("beta_schedule", "linear")?).ok_or_else(|| {
-            self.refuse("beta_schedule", "supported: linear, scaled_linear, squaredcos_cap_v2, sigmoid, trained_betas")
-        })?;
-        let (start, end) = (self.number("beta_start", 1e-4)?, self.number("beta_end", 0.02)?);
-        for (key, beta) in [("beta_start", start), ("beta_end", end)] {
-            if !(0.0..=1.0).contains(&beta) {
-                return Err(self.wrong(key, "must lie in 0..=1"));
-            }
-        }
-        Ok(schedule.betas(start, end, timesteps))
-    }
+/// `old` only where the file is of the first diffusers versions and lacks `new`.
+fn either(keys: &Keys, new: &'static str, old: &'static str) -> &'static str {
+    let is_old = keys.get("_class_name").is_some_and(|class| class == "GaussianDDPMScheduler");
+    if is_old && keys.get(new).is_none() && keys.get(old).is_some() { old } else { new }
+}
 
-    /// diffusers marks keys whose value was only a default of the class that wrote them: those do not count.
-    fn get(&self, key: &str) -> Option<&'a Value> {
-        let defaults = self.map.get("_use_default_values").and_then(Value::as_array);
-        let is_default = defaults.is_some_and(|keys| keys.iter().any(|k| k == key));
-        self.map.get(key).filter(|_| !is_default)
-    }
-
-    /// `old` only where the file is of the first diffusers versions and lacks `new`.
-    fn either(&self, new: &'static str, old: &'static str) -> &'static str {
-        let is_old = self.get("_class_name").is_some_and(|class| class == "GaussianDDPMScheduler");
-        if is_old && self.get(new).is_none() && self.get(old).is_some() { old } else { new }
-    }
-
-    fn bool(&self, key: &str, default: bool) -> Result<bool> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value.as_bool().ok_or_else(|| self.wrong(key, "is not true or false")),
-        }
-    }
-
-    fn number(&self, key: &str, default: f64) -> Result<f64> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value.as_f64().ok_or_else(|| self.wrong(key, "is not a number")),
-        }
-    }
-
-    fn count(&self, key: &str, default: u64) -> Result<u64> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value.as_u64().ok_or_else(|| self.wrong(key, "is not a whole number of at least 0")),
-        }
-    }
-
-    fn text(&self, key: &str, default: &'static str) -> Result<&'a str> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value.as_str().ok_or_else(|| self.wrong(key, "is not text")),
-        }
-    }
-
-    fn wrong(&self, key: &str, problem: impl std::fmt::Display) -> Error {
-        Error::format(self.path, key, problem.to_string(), "compare it with the scheduler_config.json as published")
-    }
-
-    fn refuse(&self, key: &str, hint: &str) -> Error {
-        let value = self.get(key).map(ToString::to_string).unwrap_or_default();
-        Error::unsupported(self.path, key, value, hint)
-    }
+fn unsupported(keys: &Keys, key: &str, hint: &str) -> Error {
+    keys.unsupported(key, keys.map.get(key).unwrap_or(&Value::Null), hint)
 }
 
 #[cfg(test)]

@@ -1,0 +1,4 @@
+//! What several test binaries share. Not every binary uses all of it.
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "shared by test binaries")]
+
+pub mod fixtures;
