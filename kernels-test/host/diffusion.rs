@@ -170,3 +170,17 @@ fn the_generator_is_the_one_that_recorded() {
         assert_eq!(got, want, "{name}");
     }
 }
+
+#[test]
+fn golden_files_are_as_recorded() {
+    use sha2::{Digest, Sha256};
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-test/golden");
+    let sums = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
+    assert!(sums.lines().count() >= 40);
+    for line in sums.lines() {
+        let (want, file) = line.split_once("  ").unwrap();
+        let digest = Sha256::digest(std::fs::read(folder.join(file)).unwrap());
+        let got: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(got, want, "{file} is not what scripts/fixtures/record.py wrote");
+    }
+}
