@@ -5,7 +5,6 @@ pub mod atomic;
 pub mod folder;
 pub mod hash;
 pub mod image;
-pub mod hash;
 pub mod json;
 pub mod layout;
 pub mod names;
