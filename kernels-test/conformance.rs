@@ -6,6 +6,7 @@ mod conformance {
     pub mod harness;
 
     pub mod broadcast;
+    pub mod noise;
     pub mod norm;
     pub mod pointwise;
     pub mod resample;
@@ -14,8 +15,9 @@ mod conformance {
 use conformance::harness::Entry;
 
 /// Every family: a line here, a `mod` line above and a test below.
-static FAMILIES: [Entry; 4] = [
+static FAMILIES: [Entry; 5] = [
     Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases),
+    Entry::new("noise", conformance::noise::TOLERANCES, conformance::noise::cases),
     Entry::new("norm", conformance::norm::TOLERANCES, conformance::norm::cases),
     Entry::new("broadcast", conformance::broadcast::TOLERANCES, conformance::broadcast::cases),
     Entry::new("resample", conformance::resample::TOLERANCES, conformance::resample::cases),
@@ -28,6 +30,11 @@ fn family(name: &str) {
 #[test]
 fn pointwise() {
     family("pointwise");
+}
+
+#[test]
+fn noise() {
+    family("noise");
 }
 
 #[test]

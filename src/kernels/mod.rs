@@ -4,6 +4,8 @@
 pub mod matmul;
 pub mod broadcast;
 pub mod group_norm;
+pub mod ddim;
+pub mod noise;
 pub mod pointwise;
 pub mod resample;
 
@@ -14,7 +16,7 @@ use crate::shape::Shape;
 /// Small recordings that call every kernel of a family at least once, in shapes that between them fit every variant.
 /// The shader tests render each card's variants for these parameters, and `doctor` runs them as its self-test.
 pub const EXAMPLES: &[fn() -> Result<Recording>] =
-    &[pointwise::examples, group_norm::examples, broadcast::examples, resample::examples];
+    &[noise::examples, pointwise::examples, group_norm::examples, broadcast::examples, resample::examples];
 
 /// A tensor with storage of its own, found by its label: the inputs of examples.
 pub(crate) fn own<const R: usize>(rec: &mut Recording, label: &str, extents: [u32; R]) -> Tensor {

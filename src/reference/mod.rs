@@ -4,6 +4,7 @@
 pub mod broadcast;
 pub mod interpret;
 pub mod gemm;
+pub mod noise;
 pub mod norm;
 pub mod pointwise;
 pub mod resample;
@@ -21,7 +22,8 @@ pub struct Call<'a> {
 pub type Twin = fn(&mut Call);
 
 /// The twins of each family of cards.
-const FAMILIES: &[&[(&str, Twin)]] = &[pointwise::TWINS, gemm::TWINS, norm::TWINS, broadcast::TWINS, resample::TWINS];
+const FAMILIES: &[&[(&str, Twin)]] =
+    &[noise::TWINS, pointwise::TWINS, gemm::TWINS, norm::TWINS, broadcast::TWINS, resample::TWINS];
 
 /// The twin of a kernel word.
 pub fn find(word: &str) -> Option<Twin> {

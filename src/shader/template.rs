@@ -12,6 +12,8 @@ const SHARED: &[(&str, &str)] = &[
     ("index.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/index.wgsl"))),
     ("lanes.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/lanes.wgsl"))),
     ("group_lookup.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/group_lookup.wgsl"))),
+    ("philox.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/philox.wgsl"))),
+    ("normal.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/normal.wgsl"))),
     ("finite.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/finite.wgsl"))),
     ("matmul_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_params.wgsl"))),
 ];

@@ -171,7 +171,7 @@ impl Family {
         Bench::new(self.seed)
     }
 
-    fn fail(&mut self, what: impl Into<String>) {
+    pub fn fail(&mut self, what: impl Into<String>) {
         self.report.failures.push(what.into());
     }
 

@@ -2,6 +2,7 @@
 
 pub mod gemm;
 pub mod broadcast;
+pub mod noise;
 pub mod norm;
 pub mod pointwise;
 pub mod resample;
@@ -9,7 +10,8 @@ pub mod resample;
 use crate::shader::card::Card;
 
 /// The cards of each family.
-const FAMILIES: &[&[&Card]] = &[pointwise::CARDS, gemm::CARDS, norm::CARDS, broadcast::CARDS, resample::CARDS];
+const FAMILIES: &[&[&Card]] =
+    &[noise::CARDS, pointwise::CARDS, gemm::CARDS, norm::CARDS, broadcast::CARDS, resample::CARDS];
 
 /// Every card, in the order of the families.
 pub fn all() -> impl Iterator<Item = &'static Card> {
