@@ -20,8 +20,6 @@ mod folders;
 mod architecture;
 #[path = "host/shaders.rs"]
 mod shaders;
-#[path = "host/translate.rs"]
-mod translate;
 #[path = "host/merge.rs"]
 mod merge;
 #[path = "host/folders_malformed.rs"]

@@ -1,11 +1,10 @@
 //! Every variant of every card, rendered for the parameters of the examples: parses, validates, agrees with its card,
 //! stays within WebGPU's defaults and translates. Called by `host.rs`; needs no GPU.
 
-use super::translate::translate;
 use deme::kernels::EXAMPLES;
 use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Variant};
-use deme::shader::{cards, template};
-use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
+use deme::shader::{cards, template, translate};
+use naga::valid::{GlobalUse, ModuleInfo};
 use naga::{AddressSpace, Module, ScalarKind, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,10 +33,7 @@ fn renderings(variant: &Variant, parameters: &BTreeSet<Vec<u32>>) -> BTreeMap<Co
 }
 
 fn parse(text: &str) -> Result<(Module, ModuleInfo), String> {
-    let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
-    let info = validator.validate(&module).map_err(|e| e.emit_to_string(text))?;
-    Ok((module, info))
+    translate::parse("shader", text).map_err(|e| e.to_string())
 }
 
 /// `struct Params` is the card's: names, types, offsets, size.
@@ -151,12 +147,11 @@ fn every_variant_is_well_formed_and_agrees_with_its_card() {
             }
             for (constants, text) in &renderings {
                 texts += 1;
-                let name = constants.iter().fold(variant.stem.to_string(), |n, (_, v)| format!("{n}-{v}"));
                 let result = parse(text).and_then(|(module, info)| {
                     check_params(card, &module)?;
                     check_bindings(card, &module, &info)?;
                     check_entry(variant, &module)?;
-                    translate(&module, &info, variant.stem, &name)
+                    translate::translate(&module, &info, variant.stem).map(|_| ()).map_err(|e| e.to_string())
                 });
                 if let Err(e) = result {
                     failures.push(format!("{} {constants:?}: {e}", variant.stem));

@@ -4,5 +4,6 @@
 pub mod card;
 pub mod cards;
 pub mod template;
+pub mod translate;
 
 pub use card::{Access, Binding, Card, Class, Constants, Field, FieldKind, Limits, Variant};

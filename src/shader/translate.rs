@@ -1,10 +1,12 @@
 //! Translates a shader as wgpu 30 does for Vulkan, Metal and Direct3D 12, without a GPU.
-//! Called by `shaders`. With DEME_SHADER_OUT set to a folder, the results land there for spirv-val and DXC.
+//! Called by the shader tests, and by `deme doctor --dump-shaders` for the makers' own compilers.
 
 use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
-use naga::valid::ModuleInfo;
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ResourceBinding, ShaderStage};
+
+use crate::error::{Error, Result};
 
 const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
     index: BoundsCheckPolicy::Restrict,
@@ -33,14 +35,35 @@ fn resources(module: &Module) -> Vec<(ResourceBinding, bool, bool)> {
         .collect()
 }
 
-fn save(name: &str, extension: &str, bytes: &[u8]) {
-    if let Some(folder) = std::env::var_os("DEME_SHADER_OUT") {
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.{extension}")), bytes).unwrap();
+/// One shader in one language and mode.
+pub struct Translation {
+    /// checked, robust or unchecked, and for HLSL the shader model.
+    pub mode: String,
+    /// spv, metal or hlsl: what a file of it ends in.
+    pub extension: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+impl Translation {
+    fn new(mode: impl Into<String>, extension: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
+        Self { mode: mode.into(), extension, bytes: bytes.into() }
     }
 }
 
-fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result<(), String> {
+fn fail(entry: &str, stage: &str, problem: impl std::fmt::Display) -> Error {
+    Error::Shader { file: format!("{entry}.wgsl"), message: format!("{stage}: {problem}") }
+}
+
+/// Parses and validates WGSL; `stem` is named in errors.
+pub fn parse(stem: &str, wgsl: &str) -> Result<(Module, ModuleInfo)> {
+    let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| fail(stem, "WGSL", e.emit_to_string(wgsl)))?;
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    let info = validator.validate(&module).map_err(|e| fail(stem, "validation", e.emit_to_string(wgsl)))?;
+    Ok((module, info))
+}
+
+fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Translation>> {
+    let mut made = Vec::new();
     let bindings = resources(module)
         .into_iter()
         .map(|(b, ..)| (b, spv::BindingInfo { descriptor_set: b.group, binding: b.binding, binding_array_size: None }));
@@ -66,13 +89,14 @@ fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Resu
             use_storage_input_output_16: false,
             ..spv::Options::default()
         };
-        let words = spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| format!("SPIR-V: {e}"))?;
-        save(&format!("{name}.{mode}"), "spv", bytemuck::cast_slice(&words));
+        let words = spv::write_vec(module, info, &options, Some(&pipeline)).map_err(|e| fail(entry, "SPIR-V", e))?;
+        made.push(Translation::new(mode, "spv", bytemuck::cast_slice(&words)));
     }
-    Ok(())
+    Ok(made)
 }
 
-fn to_msl(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result<(), String> {
+fn to_msl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Translation>> {
+    let mut made = Vec::new();
     let resources = resources(module);
     let slot = |b: &ResourceBinding| b.binding as u8;
     let map = resources.iter().map(|(b, writable, _)| {
@@ -98,16 +122,17 @@ fn to_msl(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result
             emit_int_div_checks: checked,
             ..msl::Options::default()
         };
-        let (text, report) = msl::write_string(module, info, &options, &pipeline).map_err(|e| format!("MSL: {e}"))?;
+        let (text, report) = msl::write_string(module, info, &options, &pipeline).map_err(|e| fail(entry, "MSL", e))?;
         for result in report.entry_point_names {
-            result.map_err(|e| format!("MSL: {e}"))?;
+            result.map_err(|e| fail(entry, "MSL", e))?;
         }
-        save(&format!("{name}.{mode}"), "metal", text.as_bytes());
+        made.push(Translation::new(mode, "metal", text));
     }
-    Ok(())
+    Ok(made)
 }
 
-fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result<(), String> {
+fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Translation>> {
+    let mut made = Vec::new();
     // Registers count up by kind: b for the uniform, t for read-only, u for writable.
     let mut next = [0u32; 3];
     let mut binding_map = hlsl::BindingMap::new();
@@ -134,19 +159,20 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Resul
             };
             let mut text = String::new();
             let mut writer = hlsl::Writer::new(&mut text, &options, &pipeline);
-            let report = writer.write(module, info, None).map_err(|e| format!("HLSL: {e}"))?;
+            let report = writer.write(module, info, None).map_err(|e| fail(entry, "HLSL", e))?;
             for result in report.entry_point_names {
-                result.map_err(|e| format!("HLSL: {e}"))?;
+                result.map_err(|e| fail(entry, "HLSL", e))?;
             }
-            save(&format!("{name}.{mode}.{tag}"), "hlsl", text.as_bytes());
+            made.push(Translation::new(format!("{mode}.{tag}"), "hlsl", text));
         }
     }
-    Ok(())
+    Ok(made)
 }
 
 /// All three languages, checked and unchecked.
-pub fn translate(module: &Module, info: &ModuleInfo, entry: &str, name: &str) -> Result<(), String> {
-    to_spirv(module, info, entry, name)?;
-    to_msl(module, info, entry, name)?;
-    to_hlsl(module, info, entry, name)
+pub fn translate(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Translation>> {
+    let mut made = to_spirv(module, info, entry)?;
+    made.extend(to_msl(module, info, entry)?);
+    made.extend(to_hlsl(module, info, entry)?);
+    Ok(made)
 }
