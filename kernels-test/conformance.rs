@@ -5,6 +5,8 @@
 mod conformance {
     pub mod harness;
 
+    pub mod attention;
+    mod attention_bounds;
     pub mod broadcast;
     pub mod noise;
     pub mod norm;
@@ -15,11 +17,12 @@ mod conformance {
 use conformance::harness::Entry;
 
 /// Every family: a line here, a `mod` line above and a test below.
-static FAMILIES: [Entry; 5] = [
+static FAMILIES: [Entry; 6] = [
     Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases),
     Entry::new("noise", conformance::noise::TOLERANCES, conformance::noise::cases),
     Entry::new("norm", conformance::norm::TOLERANCES, conformance::norm::cases),
     Entry::new("broadcast", conformance::broadcast::TOLERANCES, conformance::broadcast::cases),
+    Entry::new("attention", conformance::attention::TOLERANCES, conformance::attention::cases),
     Entry::new("resample", conformance::resample::TOLERANCES, conformance::resample::cases),
 ];
 
@@ -35,6 +38,11 @@ fn pointwise() {
 #[test]
 fn noise() {
     family("noise");
+}
+
+#[test]
+fn attention() {
+    family("attention");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! Called by `nn`, `model`, `train` and `deme`.
 
 pub mod matmul;
+pub mod attention;
 pub mod broadcast;
+pub mod channel_projection;
 pub mod group_norm;
 pub mod ddim;
 pub mod noise;
@@ -15,8 +17,14 @@ use crate::shape::Shape;
 
 /// Small recordings that call every kernel of a family at least once, in shapes that between them fit every variant.
 /// The shader tests render each card's variants for these parameters, and `doctor` runs them as its self-test.
-pub const EXAMPLES: &[fn() -> Result<Recording>] =
-    &[noise::examples, pointwise::examples, group_norm::examples, broadcast::examples, resample::examples];
+pub const EXAMPLES: &[fn() -> Result<Recording>] = &[
+    noise::examples,
+    pointwise::examples,
+    group_norm::examples,
+    broadcast::examples,
+    resample::examples,
+    attention::examples,
+];
 
 /// A tensor with storage of its own, found by its label: the inputs of examples.
 pub(crate) fn own<const R: usize>(rec: &mut Recording, label: &str, extents: [u32; R]) -> Tensor {

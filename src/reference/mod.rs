@@ -1,6 +1,7 @@
 //! The CPU twins: each kernel in f64, and the interpreter that runs a recording on them.
 //! Called by tests and `doctor` only. Twins favour being easy to compare with the formula over speed.
 
+pub mod attention;
 pub mod broadcast;
 pub mod interpret;
 pub mod gemm;
@@ -23,7 +24,7 @@ pub type Twin = fn(&mut Call);
 
 /// The twins of each family of cards.
 const FAMILIES: &[&[(&str, Twin)]] =
-    &[noise::TWINS, pointwise::TWINS, gemm::TWINS, norm::TWINS, broadcast::TWINS, resample::TWINS];
+    &[noise::TWINS, pointwise::TWINS, gemm::TWINS, norm::TWINS, broadcast::TWINS, resample::TWINS, attention::TWINS];
 
 /// The twin of a kernel word.
 pub fn find(word: &str) -> Option<Twin> {

@@ -14,6 +14,7 @@ const SHARED: &[(&str, &str)] = &[
     ("group_lookup.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/group_lookup.wgsl"))),
     ("philox.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/philox.wgsl"))),
     ("normal.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/normal.wgsl"))),
+    ("attention_tile.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/attention_tile.wgsl"))),
     ("finite.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/finite.wgsl"))),
     ("matmul_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_params.wgsl"))),
 ];

@@ -1,6 +1,7 @@
 //! All cards, one file a family. `all` is the registry that the tests and `doctor` walk.
 
 pub mod gemm;
+pub mod attention;
 pub mod broadcast;
 pub mod noise;
 pub mod norm;
@@ -11,7 +12,7 @@ use crate::shader::card::Card;
 
 /// The cards of each family.
 const FAMILIES: &[&[&Card]] =
-    &[noise::CARDS, pointwise::CARDS, gemm::CARDS, norm::CARDS, broadcast::CARDS, resample::CARDS];
+    &[noise::CARDS, pointwise::CARDS, gemm::CARDS, norm::CARDS, broadcast::CARDS, resample::CARDS, attention::CARDS];
 
 /// Every card, in the order of the families.
 pub fn all() -> impl Iterator<Item = &'static Card> {

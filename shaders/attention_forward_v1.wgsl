@@ -1,0 +1,56 @@
+// attention_forward: o = softmax(scale q k^T) v; log_sum = the log of each query's sum of exp(scale q k^T)
+// Called by kernels/attention.rs. CPU twin: reference/attention.rs. Test: kernels-test/conformance/attention.rs.
+// Shapes: q, o (N, T, heads size); k, v (N, S, heads size); log_sum (N, heads, T); SIZE >= size.
+// Grid: one workgroup 64 queries of a head, one invocation a query. Numerics: online softmax.
+//% include "index.wgsl"
+
+struct Params { batch: u32, heads: u32, queries: u32, keys: u32, size: u32, scale: f32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> q: array<f32>;
+@group(0) @binding(2) var<storage, read> k: array<f32>;
+@group(0) @binding(3) var<storage, read> v: array<f32>;
+@group(0) @binding(4) var<storage, read_write> o: array<f32>;
+@group(0) @binding(5) var<storage, read_write> log_sum: array<f32>;
+
+@compute @workgroup_size(64)
+fn attention_forward_v1(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                        @builtin(local_invocation_index) lane: u32) {
+    let tiles = (params.queries + 64u - 1u) / 64u;
+    let index = group_index(group, groups);
+    if index >= params.batch * params.heads * tiles {
+        return;
+    }
+    let head = index / tiles;
+    let stride = params.heads * params.size;
+    // Where this head begins in q's and in k's layout.
+    let q_base = (head / params.heads) * params.queries * stride + (head % params.heads) * params.size;
+    let k_base = (head / params.heads) * params.keys * stride + (head % params.heads) * params.size;
+    let t = (index % tiles) * 64u + lane;
+    if t >= params.queries {
+        return;
+    }
+    let at = q_base + t * stride;
+    var sums: array<f32, ${SIZE}>;
+    var largest = -3.4028234e38;
+    var total = 0.0;
+    for (var s = 0u; s < params.keys; s++) {
+        let key = k_base + s * stride;
+        var score = 0.0;
+        for (var j = 0u; j < params.size; j++) {
+            score += q[at + j] * k[key + j];
+        }
+        score *= params.scale;
+        let most = max(largest, score);
+        let fade = exp(largest - most);
+        let weight = exp(score - most);
+        total = total * fade + weight;
+        largest = most;
+        for (var j = 0u; j < params.size; j++) {
+            sums[j] = sums[j] * fade + weight * v[key + j];
+        }
+    }
+    for (var j = 0u; j < params.size; j++) {
+        o[at + j] = sums[j] / total;
+    }
+    log_sum[head * params.queries + t] = largest + log(total);
+}

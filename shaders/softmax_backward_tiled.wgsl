@@ -1,0 +1,48 @@
+// softmax_backward: dx = y (dy - the row's sum of y dy)
+// Called by kernels/attention.rs. CPU twin: reference/attention.rs. Test: kernels-test/conformance/attention.rs.
+// Shapes: y, dy, dx (rows, columns). Grid: one workgroup a row; a fixed tree of sums.
+//% include "index.wgsl"
+//% include "lanes.wgsl"
+
+struct Params { rows: u32, columns: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> y: array<Lanes>;
+@group(0) @binding(2) var<storage, read> dy: array<Lanes>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Lanes>;
+
+var<workgroup> sh_part: array<f32, 64>;
+
+fn total_of(v: Lanes) -> f32 {
+//% if WIDTH == 4
+    return (v.x + v.y) + (v.z + v.w);
+//% else
+    return v;
+//% endif
+}
+
+@compute @workgroup_size(64)
+fn softmax_backward_tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                          @builtin(local_invocation_index) lane: u32) {
+    let row = group_index(group, groups);
+    if row >= params.rows {
+        return;
+    }
+    let width = params.columns / ${WIDTH}u;
+    let start = row * width;
+    var products = Lanes(0.0);
+    for (var j = lane; j < width; j += 64u) {
+        products += y[start + j] * dy[start + j];
+    }
+    sh_part[lane] = total_of(products);
+    workgroupBarrier();
+    for (var step = 32u; step > 0u; step /= 2u) {
+        if lane < step {
+            sh_part[lane] += sh_part[lane + step];
+        }
+        workgroupBarrier();
+    }
+    let sum = sh_part[0];
+    for (var j = lane; j < width; j += 64u) {
+        dx[start + j] = y[start + j] * (dy[start + j] - sum);
+    }
+}
