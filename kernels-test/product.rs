@@ -4,6 +4,8 @@
 #[path = "product/run.rs"]
 mod run;
 
+#[path = "product/doctor.rs"]
+mod doctor;
 #[path = "product/inspect.rs"]
 mod inspect;
 #[path = "product/merge.rs"]

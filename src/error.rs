@@ -38,6 +38,8 @@ pub enum Error {
     Validation { adapter: String, what: String, message: String },
     #[error("{adapter}: no answer within {seconds:.0} s while waiting for {what}")]
     Timeout { adapter: String, what: String, seconds: f64 },
+    #[error("{adapter}: wrong numbers from {kernels}")]
+    WrongNumbers { adapter: String, kernels: String },
 
     // === Numbers ===
     #[error("{what} is not finite at step {step}")]
@@ -81,6 +83,7 @@ impl Error {
             | Self::DeviceLost { .. }
             | Self::Validation { .. }
             | Self::Timeout { .. }
+            | Self::WrongNumbers { .. }
             | Self::Shader { .. } => 4,
             Self::OutOfMemory { .. } => 5,
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 3,
@@ -107,6 +110,9 @@ impl Error {
             Self::OutOfMemory { .. } => "try a smaller --batch with more --accumulate, or close other programs".into(),
             Self::Validation { .. } => "run `deme doctor`; a newer driver or another --backend may help".into(),
             Self::Timeout { .. } => "the GPU is hung or much slower than planned for; try a smaller --batch".into(),
+            Self::WrongNumbers { .. } => {
+                "update the driver or try another --adapter or --backend, and report it".into()
+            }
             Self::NonFinite { .. } => "lower --lr; the last good checkpoint is kept".into(),
             Self::Interrupted { .. } => "`--resume` continues where this stopped".into(),
         }

@@ -1,0 +1,239 @@
+//! Runs every kernel in every variant that fits this adapter, on the kernels' examples, and compares with the f64 twins.
+//! Called by `doctor`. Each op starts from the CPU's values, so a wrong kernel does not spoil those after it.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::cli::Global;
+use crate::cli::terminal::say;
+use crate::error::{Error, Result};
+use crate::gpu::{Externals, Gpu, Plan, PlanOptions};
+use crate::kernels::EXAMPLES;
+use crate::recording::{Op, Recording, Role, Tensor};
+use crate::reference::interpret::{Rounding, State};
+use crate::rng::{self, Purpose};
+use crate::shader::{Variant, cards};
+use crate::shape::DType;
+
+/// Errors are relative to an element and its tensor's root mean square. Sums in f32 stay below 1e-5 in the examples'
+/// shapes; a wrong index or a missing term is of the order of 1.
+const LIMIT: f64 = 1e-4;
+const SEED: u64 = 20_240_601;
+
+/// What one variant did.
+#[derive(Default, Clone)]
+struct Outcome {
+    calls: u64,
+    /// The largest relative error; infinite where an output was not written or not finite.
+    worst: f64,
+    /// Why it could not run at all.
+    failure: Option<String>,
+}
+
+impl Outcome {
+    fn passes(&self) -> bool {
+        self.failure.is_none() && self.worst <= LIMIT
+    }
+}
+
+/// The outcomes by variant.
+pub struct Report {
+    outcomes: BTreeMap<&'static str, Outcome>,
+    seconds: f64,
+}
+
+impl Report {
+    pub fn wrong(&self) -> Vec<&'static str> {
+        self.outcomes.iter().filter(|(_, o)| !o.passes()).map(|(stem, _)| *stem).collect()
+    }
+
+    pub fn json(&self) -> Value {
+        let each = |(stem, o): (&&str, &Outcome)| {
+            let worst = if o.worst.is_finite() { json!(o.worst) } else { Value::Null };
+            (stem.to_string(), json!({"calls": o.calls, "worst": worst, "passes": o.passes(), "failure": o.failure}))
+        };
+        Value::Object(self.outcomes.iter().map(each).collect())
+    }
+
+    /// The wrong kernels, the count, and with --verbose every kernel.
+    pub fn print(&self, global: &Global) -> Result<()> {
+        for (stem, o) in self.outcomes.iter().filter(|(_, o)| global.verbose || !o.passes()) {
+            let verdict = if o.passes() { "ok" } else { "WRONG" };
+            say!("   {verdict:5} {stem}: worst error {:.1e} in {} calls", o.worst, o.calls)?;
+            if let Some(failure) = &o.failure {
+                say!("         {failure}")?;
+            }
+        }
+        let (wrong, all) = (self.wrong().len(), self.outcomes.len());
+        let worst = self.outcomes.values().map(|o| o.worst).fold(0.0, f64::max);
+        let calls: u64 = self.outcomes.values().map(|o| o.calls).sum();
+        let took = format!("{calls} calls in {:.1} s, worst relative error {worst:.1e}", self.seconds);
+        say!("self-test: {} of {all} kernel variants agree with their f64 twins ({took})", all - wrong)?;
+        let left = cards::all().flat_map(|card| card.variants).filter(|v| !self.outcomes.contains_key(v.stem));
+        for variant in left {
+            global.detail(format_args!("{} does not fit this adapter's limits", variant.stem));
+        }
+        Ok(())
+    }
+}
+
+/// Tests all kernels. A driver that refuses a kernel is that kernel's failure; a lost device ends the test.
+pub fn run(gpu: &Gpu, global: &Global) -> Result<Report> {
+    let start = Instant::now();
+    let mut outcomes = BTreeMap::<&'static str, Outcome>::new();
+    let recordings = EXAMPLES.iter().map(|example| example()).collect::<Result<Vec<_>>>()?;
+    let ops: usize = recordings.iter().map(|r| r.ops.len()).sum();
+    let bar = global.progress(ops as u64, "self-test", "calls");
+    for recording in &recordings {
+        let mut state = initial(recording)?;
+        for (k, op) in recording.ops.iter().enumerate() {
+            let before = advance(recording, k, &mut state)?;
+            let limits = gpu.limits();
+            for variant in op.card.variants.iter().filter(|v| (v.fits)(&op.params, &limits)) {
+                let outcome = outcomes.entry(variant.stem).or_default();
+                outcome.calls += 1;
+                match on_gpu(gpu, recording, op, variant, &before) {
+                    Ok(outputs) => {
+                        let errors = outputs.iter().map(|(t, got)| worst_error(got, &state.get(t)));
+                        outcome.worst = errors.fold(outcome.worst, f64::max);
+                    }
+                    Err(e @ Error::DeviceLost { .. }) => return Err(e),
+                    Err(e) => outcome.failure = Some(e.to_string()),
+                }
+            }
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    Ok(Report { outcomes, seconds: start.elapsed().as_secs_f64() })
+}
+
+/// The recording's externals and inputs: standard normals, and any words where whole numbers are wanted.
+fn initial(recording: &Recording) -> Result<State> {
+    let content = |b: usize, elements: u64, dtype: DType| -> Vec<f64> {
+        let stream = rng::stream(Purpose::Weights, b as u32);
+        let value = |i: u64| match dtype {
+            DType::F32 => f64::from(rng::normal4(SEED, stream, i)[0] as f32),
+            DType::U32 => f64::from(rng::philox(SEED, stream, i)[0]),
+        };
+        (0..elements).map(value).collect()
+    };
+    let mut externals = HashMap::new();
+    for (b, buffer) in recording.buffers.iter().enumerate() {
+        if let Role::External(key) = &buffer.role {
+            externals.insert(key.clone(), content(b, buffer.elements, buffer.dtype));
+        }
+    }
+    let mut state = State::new(recording, &externals, Rounding::Stored)?;
+    for op in &recording.ops {
+        for (_, t) in op.tensors() {
+            let buffer = &recording.buffers[t.buffer.0 as usize];
+            if buffer.role == Role::Input {
+                state.set(t, &content(t.buffer.0 as usize, t.elements(), buffer.dtype));
+            }
+        }
+    }
+    Ok(state)
+}
+
+/// Runs op k on its twin; returns what it found in the tensors that it reads or updates.
+fn advance(recording: &Recording, k: usize, state: &mut State) -> Result<Vec<(Tensor, Vec<f64>)>> {
+    let op = &recording.ops[k];
+    let found = |state: &State| op.reads.iter().chain(&op.updates).map(|t| (*t, state.get(t))).collect::<Vec<_>>();
+    let before = found(state);
+    state.run(recording, k..k + 1)?;
+    let finite =
+        |state: &State| op.writes.iter().chain(&op.updates).all(|t| state.get(t).iter().all(|v| v.is_finite()));
+    if finite(state) {
+        return Ok(before);
+    }
+    // A root or a logarithm of something that is never negative in use, such as a second moment.
+    for (t, values) in &before {
+        state.set(t, &values.iter().map(|v| v.abs()).collect::<Vec<_>>());
+    }
+    let before = found(state);
+    state.run(recording, k..k + 1)?;
+    Ok(before)
+}
+
+/// Runs the op alone in this variant; its outputs, which held NaN before if they are only written.
+fn on_gpu(
+    gpu: &Gpu,
+    recording: &Recording,
+    op: &Op,
+    variant: &Variant,
+    before: &[(Tensor, Vec<f64>)],
+) -> Result<Vec<(Tensor, Vec<f32>)>> {
+    let mut alone = Recording::new(op.label());
+    let mut externals = Externals::new();
+    let mut moved = HashMap::new();
+    for (_, t) in op.tensors() {
+        let buffer = &recording.buffers[t.buffer.0 as usize];
+        let key = format!("b{}", t.buffer.0);
+        let id = alone.external(&key, buffer.elements);
+        alone.buffers[id.0 as usize].dtype = buffer.dtype;
+        moved.insert(t.buffer, id);
+        if let Entry::Vacant(place) = externals.entry(key) {
+            let storage = gpu.storage(place.key(), buffer.elements)?;
+            gpu.write(&storage, 0, &vec![f32::NAN; buffer.elements as usize])?;
+            place.insert(storage);
+        }
+    }
+    for (t, values) in before {
+        let whole = recording.buffers[t.buffer.0 as usize].dtype == DType::U32;
+        let word = |v: &f64| if whole { f32::from_bits(*v as u32) } else { *v as f32 };
+        if let Some(storage) = externals.get(&format!("b{}", t.buffer.0)) {
+            gpu.write(storage, t.offset, &values.iter().map(word).collect::<Vec<_>>())?;
+        }
+    }
+    let place = |ts: &[Tensor]| ts.iter().map(|t| Tensor { buffer: moved[&t.buffer], ..*t }).collect::<Vec<_>>();
+    alone.ops.push(Op {
+        card: op.card,
+        params: op.params.clone(),
+        reads: place(&op.reads),
+        writes: place(&op.writes),
+        updates: place(&op.updates),
+    });
+    let suffix = variant.stem.strip_prefix(op.card.word).and_then(|s| s.strip_prefix('_')).map(String::from);
+    let mut plan = Plan::new(gpu, alone, &externals, &PlanOptions { checked: false, variant: suffix })?;
+    if plan.variants() != [(variant.stem, 1)] {
+        return Err(Error::shape(op.card.word, format!("the plan took {:?}, not {}", plan.variants(), variant.stem)));
+    }
+    plan.run(&[])?;
+    plan.wait()?;
+    let outputs = op.writes.iter().chain(&op.updates);
+    let read = |t: &Tensor| Ok((*t, plan.read(&Tensor { buffer: moved[&t.buffer], ..*t })?));
+    outputs.map(read).collect()
+}
+
+/// max |got - expected| / (|expected| + RMS of expected); infinite for a NaN.
+fn worst_error(got: &[f32], expected: &[f64]) -> f64 {
+    let rms = (expected.iter().map(|v| v * v).sum::<f64>() / expected.len() as f64).sqrt();
+    let error = |(&g, e): (&f32, &f64)| {
+        let distance = (f64::from(g) - e).abs();
+        match distance / (e.abs() + rms) {
+            _ if distance == 0.0 => 0.0,
+            relative if relative.is_finite() => relative,
+            _ => f64::INFINITY,
+        }
+    };
+    got.iter().zip(expected).map(error).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_relative_and_a_nan_is_the_worst() {
+        assert_eq!(worst_error(&[3.0, -4.0], &[3.0, -4.0]), 0.0);
+        assert_eq!(worst_error(&[0.0], &[0.0]), 0.0);
+        assert!((worst_error(&[1.5], &[1.0]) - 0.25).abs() < 1e-12);
+        assert_eq!(worst_error(&[1.0, f32::NAN], &[1.0, 1.0]), f64::INFINITY);
+        assert_eq!(worst_error(&[1.0], &[f64::NAN]), f64::INFINITY);
+        assert_eq!(worst_error(&[1.0], &[0.0]), f64::INFINITY);
+    }
+}
