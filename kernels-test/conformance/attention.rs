@@ -175,6 +175,10 @@ fn gradients(f: &mut Family) {
             let o = attention_by(&mut b.tape, &x, &x, &x, 2, Some(0.7), route)?;
             add(&mut b.tape, &x, &o)
         });
+        f.gradient(&format!("{route:?}: keys alone"), |b| {
+            let (q, k, v) = (b.tensor("q", &[1, 3, 4]), b.watched("k", &[1, 5, 4]), b.tensor("v", &[1, 5, 4]));
+            attention_by(&mut b.tape, &q, &k, &v, 2, None, route)
+        });
         f.gradient(&format!("{route:?}: keys are values"), |b| {
             let (q, k) = (b.watched("q", &[1, 3, 4]), b.watched("k", &[1, 4, 4]));
             attention_by(&mut b.tape, &q, &k, &k, 1, None, route)
@@ -198,6 +202,10 @@ fn rejections(f: &mut Family) {
     f.rejects(&["attention", "[1, 4, 8]", "[1, 5, 8]"], |b| {
         let (q, v) = (b.tensor("q", &[1, 4, 8]), b.tensor("v", &[1, 5, 8]));
         attention(&mut b.tape, &q, &q, &v, 1, None)
+    });
+    f.rejects(&["attention", "[1, 1, 70000, 70000]", "2^32"], |b| {
+        let q = b.tensor("q", &[1, 70_000, 4]);
+        attention_by(&mut b.tape, &q, &q, &q, 1, None, Route::Products)
     });
     f.rejects(&["attention", "513", "512"], |b| {
         let q = b.tensor("q", &[1, 2, 513]);

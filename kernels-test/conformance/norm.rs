@@ -229,6 +229,10 @@ pub fn cases(f: &mut Family) {
         let y = recorded(b, &x, 2, true)?;
         add(&mut b.tape, &x, &y)
     });
+    f.gradient("gamma and beta frozen", |b| {
+        let (x, gamma, beta) = (b.watched("x", &[2, 5, 6]), b.tensor("gamma", &[6]), b.tensor("beta", &[6]));
+        group_norm(&mut b.tape, &x, &gamma, &beta, 2, 1e-5, true)
+    });
     f.gradient("x normed by itself: gamma and beta are x", |b| {
         let x = b.watched("x", &[1, 1, 8]);
         group_norm(&mut b.tape, &x, &x, &x, 2, 1e-2, true)

@@ -176,9 +176,10 @@ fn rows(scores: &Tensor) -> Result<SoftmaxParams> {
 fn weights(rec: &mut Recording, p: &AttentionParams, q: &Tensor, k: &Tensor) -> Result<Tensor> {
     let k_t = transposed(rec, p, k)?;
     let scores = rec.transient("attention_scores", weights_shape(p));
+    let rows = rows(&scores)?;
     matmul_forward(rec, &score_product(p, p.scale), q, &k_t, None, &scores)?;
     let weights = rec.transient("attention_weights", scores.shape);
-    rec.push(&SOFTMAX_FORWARD, &rows(&scores)?, &[scores], &[weights], &[])?;
+    rec.push(&SOFTMAX_FORWARD, &rows, &[scores], &[weights], &[])?;
     Ok(weights)
 }
 
