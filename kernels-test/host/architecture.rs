@@ -259,3 +259,24 @@ fn files_open_with_a_header_and_fit_in_a_head() {
     }
     none("headers and lengths", &failures);
 }
+
+#[test]
+fn the_map_lists_every_file_and_no_other() {
+    let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let mut failures = Vec::new();
+    for (path, text) in files("src", "rs") {
+        let short = path.strip_prefix("src/").unwrap();
+        // A room's mod.rs is its list of files; the room has a heading.
+        let known = short.ends_with("mod.rs") || short == "lib.rs" || map.contains(&format!("`{short}`"));
+        if !known {
+            let header = text.lines().next().unwrap_or_default().trim_start_matches("//! ");
+            failures.push(format!("missing: - `{short}`: {header}"));
+        }
+    }
+    for name in map.split('`').skip(1).step_by(2).filter(|n| n.ends_with(".rs")) {
+        if !root().join("src").join(name).is_file() && !root().join(name).is_file() {
+            failures.push(format!("no such file: {name}"));
+        }
+    }
+    none("ARCHITECTURE.md", &failures);
+}
