@@ -1,7 +1,6 @@
 // transpose: y = x^T
-// Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
-// Shapes: x (rows, cols), y (cols, rows), batched. Grid: one workgroup an 8 x 8 tile, so that both sides stay within a
-// few cache lines.
+// Called by kernels/matmul.rs and kernels/attention.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
+// Shapes: x (rows, cols), y (cols, rows), batched. Grid: one workgroup a tile of 8 rows x 64 columns, a lane a column.
 //% include "index.wgsl"
 
 struct Params {
@@ -19,16 +18,20 @@ fn transpose(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
              @builtin(local_invocation_index) lane: u32) {
     let p = params;
     let tiles_down = (p.rows + 7u) / 8u;
-    let tiles_across = (p.cols + 7u) / 8u;
+    let tiles_across = (p.cols + 63u) / 64u;
     let tile = group_index(group, groups);
-    let batch = tile / (tiles_down * tiles_across);
-    let row = tile % (tiles_down * tiles_across) / tiles_across * 8u + lane % 8u;
-    let column = tile % tiles_across * 8u + lane / 8u;
-    if batch >= p.batch_outer * p.batch_inner || row >= p.rows || column >= p.cols {
+    let strip = tile / tiles_across;
+    let batch = strip / tiles_down;
+    let first = (strip - batch * tiles_down) * 8u;
+    let column = (tile - strip * tiles_across) * 64u + lane;
+    if batch >= p.batch_outer * p.batch_inner || column >= p.cols {
         return;
     }
     let outer = batch / p.batch_inner;
-    let inner = batch % p.batch_inner;
-    y[outer * p.y_outer + inner * p.y_inner + column * p.ldy + row] =
-        x[outer * p.x_outer + inner * p.x_inner + row * p.ldx + column];
+    let inner = batch - outer * p.batch_inner;
+    let from = outer * p.x_outer + inner * p.x_inner + column;
+    let to = outer * p.y_outer + inner * p.y_inner + column * p.ldy;
+    for (var row = first; row < min(first + 8u, p.rows); row++) {
+        y[to + row] = x[from + row * p.ldx];
+    }
 }

@@ -1,3 +1,4 @@
+// MatmulParams of cards/gemm.rs: a batched product x (m, k), w (k, n), y (m, n); strides in elements.
 struct Params {
     m: u32, n: u32, k: u32,
     batch_outer: u32, batch_inner: u32,

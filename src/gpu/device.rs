@@ -17,6 +17,8 @@ struct Inner {
     queue: wgpu::Queue,
     summary: AdapterSummary,
     limits: wgpu::Limits,
+    /// As in `shader::Limits`.
+    subgroup: u32,
     /// The first failure that no scope caught; sticky.
     failure: Arc<Mutex<Option<Failure>>>,
     pipelines: Mutex<Pipelines>,
@@ -53,10 +55,14 @@ impl Gpu {
     /// Opens the adapter that the user asked for, or the best one, with all its limits.
     pub fn open(choice: &AdapterChoice) -> Result<Self> {
         let adapter = adapter::choose(choice)?;
-        let summary = adapter::summary(&adapter.get_info());
+        let info = adapter.get_info();
+        let summary = adapter::summary(&info);
         let limits = adapter.limits();
+        let features = adapter.features() & wgpu::Features::SUBGROUP;
+        let fixed = !features.is_empty() && info.subgroup_min_size == info.subgroup_max_size;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("deme"),
+            required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -78,6 +84,7 @@ impl Gpu {
             queue,
             summary,
             limits,
+            subgroup: if fixed { info.subgroup_min_size } else { 0 },
             failure,
             pipelines: Mutex::default(),
             readback: Mutex::new(None),
@@ -97,6 +104,7 @@ impl Gpu {
         Limits {
             invocations: self.0.limits.max_compute_invocations_per_workgroup,
             workgroup_memory: self.0.limits.max_compute_workgroup_storage_size,
+            subgroup: self.0.subgroup,
         }
     }
 

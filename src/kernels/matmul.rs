@@ -1,11 +1,13 @@
 //! Matrix products: the linear layer with its gradient, and the batched products that attention is made of.
 //! Called by `nn`, `kernels::conv2d` (1x1) and `kernels::attention`.
 
+use super::own;
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::gemm::{
     COLUMN_SUM, ColumnSumParams, MATMUL_BACKWARD_WEIGHT, MATMUL_FORWARD, MatmulParams, TRANSPOSE, TransposeParams,
 };
+use crate::shader::cards::pointwise::{CountParams, FILL_ZERO};
 use crate::shape::Shape;
 use crate::tape::{Contribution, Rule, Tape};
 
@@ -73,14 +75,54 @@ pub fn transpose(rec: &mut Recording, p: &TransposeParams, x: &Tensor, y: &Tenso
     rec.push(&TRANSPOSE, p, &[*x], &[*y], &[])
 }
 
+/// Rows of a column sum that one invocation adds up.
+const ROWS_PER_SUM: u32 = 256;
+
 /// y [cols] += the sum of the rows of x, seen as a matrix of as many columns.
 pub fn column_sum(rec: &mut Recording, x: &Tensor, y: &Tensor) -> Result<()> {
     let cols = y.elements();
-    if cols == 0 || x.elements() % cols != 0 {
+    if cols == 0 || x.elements() % cols != 0 || x.elements() > u64::from(u32::MAX) {
         return Err(Error::shape("column_sum", format!("{} has no rows of {}", x.shape, y.shape)));
     }
-    let p = ColumnSumParams { rows: (x.elements() / cols) as u32, cols: cols as u32 };
-    rec.push(&COLUMN_SUM, &p, &[*x], &[], &[*y])
+    let (rows, cols) = ((x.elements() / cols) as u32, cols as u32);
+    let chunk = if rows < 2 * ROWS_PER_SUM { rows } else { ROWS_PER_SUM };
+    let p = ColumnSumParams { rows, cols, chunk };
+    through_chunks(rec, rows.div_ceil(chunk), y, |rec, y| rec.push(&COLUMN_SUM, &p, &[*x], &[], &[*y]))
+}
+
+/// `add_into` adds to y directly, or, where it makes several sums of each element, to fresh [chunks, elements of y] whose
+/// rows are then added to y.
+pub(super) fn through_chunks(
+    rec: &mut Recording,
+    chunks: u32,
+    y: &Tensor,
+    add_into: impl FnOnce(&mut Recording, &Tensor) -> Result<()>,
+) -> Result<()> {
+    if chunks == 1 {
+        return add_into(rec, y);
+    }
+    let count = super::count("sum", y)?;
+    let sums = rec.transient("sums", Shape::new([chunks, count]));
+    rec.push(&FILL_ZERO, &CountParams { count: super::count("sum", &sums)? }, &[], &[sums], &[])?;
+    add_into(rec, &sums)?;
+    column_sum(rec, &sums, y)
+}
+
+/// Into how many sums over `terms` a [rows, cols] gradient is cut: 64 tiles of 64 x 64 keep a GPU busy, while 2,048 terms
+/// make the sums' traffic small beside the products.
+pub(super) fn summed_in_chunks(terms: u32, rows: u32, cols: u32) -> u32 {
+    let tiles = rows.div_ceil(64).saturating_mul(cols.div_ceil(64));
+    (64 / tiles).min(terms / 2048).max(1)
+}
+
+/// dw += x^T dy of one plain product.
+fn backward_weight(rec: &mut Recording, p: &MatmulParams, x: &Tensor, dy: &Tensor, dw: &Tensor) -> Result<()> {
+    let wanted = summed_in_chunks(p.m, p.k, p.n);
+    let chunks = (1..=wanted).rev().find(|chunks| p.m % chunks == 0).unwrap_or(1);
+    let m = p.m / chunks;
+    let (x_outer, w_outer, y_outer) = (m * p.k, p.k * p.n, m * p.n);
+    let p = MatmulParams { m, batch_outer: chunks, x_outer, w_outer, y_outer, ..*p };
+    through_chunks(rec, chunks, dw, |rec, dw| matmul_backward_weight(rec, &p, x, dy, dw))
 }
 
 /// The linear layer y = x w + bias: x [..., k], w [k, n], bias [n] -> y [..., n].
@@ -124,12 +166,28 @@ impl Rule for MatmulRule {
         } else {
             Contribution::None
         });
-        contributions.push(Contribution::Into(Box::new(move |rec, dw| matmul_backward_weight(rec, &p, &x, &dy, &dw))));
+        contributions.push(Contribution::Into(Box::new(move |rec, dw| backward_weight(rec, &p, &x, &dy, &dw))));
         if needs.len() == 3 {
             contributions.push(Contribution::Into(Box::new(move |rec, db| column_sum(rec, &dy, &db))));
         }
         Ok(contributions)
     }
+}
+
+/// Every kernel of this family, in tiles of every width and in chunks: [4100, 6] -> 32 -> 16 -> 5 columns.
+pub fn examples() -> Result<Recording> {
+    let mut tape = Tape::new(Recording::new("matmul"));
+    let x = own(&mut tape.rec, "x", [2, 2050, 6]);
+    let mut y = x;
+    for (k, n) in [(6, 32), (32, 16), (16, 5)] {
+        let [w, dw] = ["w", "dw"].map(|label| own(&mut tape.rec, &format!("{label}{n}"), [k, n]));
+        let [b, db] = ["b", "db"].map(|label| own(&mut tape.rec, &format!("{label}{n}"), [n]));
+        tape.parameter(w, dw);
+        tape.parameter(b, db);
+        y = matmul(&mut tape, &y, &w, Some(&b))?;
+    }
+    let dy = own(&mut tape.rec, "dy", [2, 2050, 5]);
+    Ok(tape.backward(&[(y, dy)])?.0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The builders: check shapes, append ops to a recording, push the rule on the tape.
 //! Called by `nn`, `model`, `train` and `deme`.
 
+pub mod conv2d;
 pub mod matmul;
 pub mod attention;
 pub mod broadcast;
@@ -24,6 +25,8 @@ pub const EXAMPLES: &[fn() -> Result<Recording>] = &[
     broadcast::examples,
     resample::examples,
     attention::examples,
+    matmul::examples,
+    conv2d::examples,
 ];
 
 /// A tensor with storage of its own, found by its label: the inputs of examples.

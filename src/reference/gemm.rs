@@ -70,7 +70,8 @@ fn transpose(c: &mut Call) {
 
 fn column_sum(c: &mut Call) {
     let p = ColumnSumParams::of(c.params);
-    for row in c.reads[0].chunks_exact(p.cols as usize) {
-        c.updates[0].iter_mut().zip(row).for_each(|(y, x)| *y += x);
+    for (row, x) in c.reads[0].chunks_exact(p.cols as usize).enumerate() {
+        let y = &mut c.updates[0][row / p.chunk as usize * p.cols as usize..];
+        y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
     }
 }

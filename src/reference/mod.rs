@@ -4,6 +4,7 @@
 pub mod attention;
 pub mod broadcast;
 pub mod interpret;
+pub mod conv;
 pub mod gemm;
 pub mod noise;
 pub mod norm;
@@ -23,8 +24,16 @@ pub struct Call<'a> {
 pub type Twin = fn(&mut Call);
 
 /// The twins of each family of cards.
-const FAMILIES: &[&[(&str, Twin)]] =
-    &[noise::TWINS, pointwise::TWINS, gemm::TWINS, norm::TWINS, broadcast::TWINS, resample::TWINS, attention::TWINS];
+const FAMILIES: &[&[(&str, Twin)]] = &[
+    noise::TWINS,
+    pointwise::TWINS,
+    gemm::TWINS,
+    conv::TWINS,
+    norm::TWINS,
+    broadcast::TWINS,
+    resample::TWINS,
+    attention::TWINS,
+];
 
 /// The twin of a kernel word.
 pub fn find(word: &str) -> Option<Twin> {

@@ -96,10 +96,12 @@ pub struct Limits {
     pub invocations: u32,
     /// Bytes of workgroup memory.
     pub workgroup_memory: u32,
+    /// Lanes of a subgroup, where subgroup operations are offered and all subgroups are of one size; else 0.
+    pub subgroup: u32,
 }
 
 /// WebGPU's defaults, which every adapter grants.
-pub const DEFAULT_LIMITS: Limits = Limits { invocations: 256, workgroup_memory: 16384 };
+pub const DEFAULT_LIMITS: Limits = Limits { invocations: 256, workgroup_memory: 16384, subgroup: 0 };
 
 /// Which adapters a variant is the default for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,8 @@ const SHARED: &[(&str, &str)] = &[
     ("normal.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/normal.wgsl"))),
     ("attention_tile.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/attention_tile.wgsl"))),
     ("finite.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/finite.wgsl"))),
+    ("subgroup_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/subgroup_rows.wgsl"))),
+    ("conv2d_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_params.wgsl"))),
     ("matmul_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_params.wgsl"))),
 ];
 

@@ -14,6 +14,14 @@ const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
     image_load: BoundsCheckPolicy::Restrict,
     binding_array: BoundsCheckPolicy::Unchecked,
 };
+/// What wgpu asks of Vulkan; the last three where subgroup operations are enabled.
+const CAPABILITIES: [spv::Capability; 5] = [
+    spv::Capability::Shader,
+    spv::Capability::Matrix,
+    spv::Capability::GroupNonUniform,
+    spv::Capability::GroupNonUniformBallot,
+    spv::Capability::GroupNonUniformShuffle,
+];
 /// Vulkan with robustBufferAccess2.
 const ROBUST: BoundsCheckPolicies = BoundsCheckPolicies { buffer: BoundsCheckPolicy::Unchecked, ..RESTRICT };
 const UNCHECKED: BoundsCheckPolicies = BoundsCheckPolicies {
@@ -57,7 +65,9 @@ fn fail(entry: &str, stage: &str, problem: impl std::fmt::Display) -> Error {
 /// Parses and validates WGSL; `stem` is named in errors.
 pub fn parse(stem: &str, wgsl: &str) -> Result<(Module, ModuleInfo)> {
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| fail(stem, "WGSL", e.emit_to_string(wgsl)))?;
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::empty());
+    // Variants that need subgroup operations say so by the word.
+    let needed = if wgsl.contains("subgroup") { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let mut validator = Validator::new(ValidationFlags::all(), needed);
     let info = validator.validate(&module).map_err(|e| fail(stem, "validation", e.emit_to_string(wgsl)))?;
     Ok((module, info))
 }
@@ -77,7 +87,7 @@ fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Trans
             flags: spv::WriterFlags::FORCE_POINT_SIZE | spv::WriterFlags::LABEL_VARYINGS,
             fake_missing_bindings: false,
             binding_map: binding_map.clone(),
-            capabilities: Some([spv::Capability::Shader, spv::Capability::Matrix].into_iter().collect()),
+            capabilities: Some(CAPABILITIES.iter().copied().collect()),
             bounds_check_policies: policies,
             zero_initialize_workgroup_memory: if checked {
                 spv::ZeroInitializeWorkgroupMemoryMode::Polyfill

@@ -1,7 +1,7 @@
 //! Cards of the matrix products, the transpose and the column sum.
 //! Built by `kernels::matmul` (and `kernels::attention`); twins in `reference::gemm`.
 
-use crate::shader::card::{Card, Params, per64, plain, read, update, write};
+use crate::shader::card::{Card, Class, Constants, Limits, Params, Variant, plain, read, update, write};
 use crate::{params, wgsl};
 
 params! {
@@ -93,8 +93,8 @@ impl TransposeParams {
 }
 
 params! {
-    /// y [cols] += the sum of the rows of x [rows, cols], contiguous.
-    pub struct ColumnSumParams { pub rows: u32, pub cols: u32 }
+    /// y [chunks, cols] += the sum of each `chunk` rows of x [rows, cols], contiguous.
+    pub struct ColumnSumParams { pub rows: u32, pub cols: u32, pub chunk: u32 }
 }
 
 pub const CARDS: &[&Card] = &[&MATMUL_FORWARD, &MATMUL_BACKWARD_WEIGHT, &TRANSPOSE, &COLUMN_SUM];
@@ -104,15 +104,77 @@ fn matmul_flops(words: &[u32]) -> u64 {
     2 * p.batch() * u64::from(p.m) * u64::from(p.n) * u64::from(p.k)
 }
 
+/// A tile of the `_subgroup` variants: R rows of 8 lanes of V columns each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lanes {
+    r: u32,
+    v: u32,
+    rows: u32,
+    columns: u32,
+}
+
+/// The tile for an output of this size; `strides` (or'ed together) tell whether its rows and
+/// w's start at whole vectors. Costs measured on Mesa 25's lavapipe: vectors of 4 and 2 cost as much a column, of 1 1.7
+/// times as much; sums must stay within 32 registers of 8 lanes.
+pub(super) fn lanes(rows: u32, columns: u32, strides: u32) -> Lanes {
+    let cost = |v: u32| u64::from(columns.div_ceil(8 * v)) * if v == 1 { 17 } else { 10 * u64::from(v) };
+    let fitting = [4, 2, 1].into_iter().filter(|v| columns % v == 0 && strides % v == 0);
+    let v = fitting.min_by_key(|&v| cost(v)).unwrap_or(1);
+    let most = if v == 1 { 16 } else { 8 };
+    Lanes { r: rows.next_power_of_two().min(most), v, rows, columns }
+}
+
+impl Lanes {
+    /// At least 8 rows, where each lane loads for one.
+    pub(super) fn whole_rows(self) -> Self {
+        Self { r: self.r.max(8), ..self }
+    }
+
+    pub(super) fn constants(self) -> Constants {
+        vec![("R", self.r), ("V", self.v)]
+    }
+
+    pub(super) fn tiles(self) -> u64 {
+        u64::from(self.rows.div_ceil(self.r)) * u64::from(self.columns.div_ceil(8 * self.v))
+    }
+}
+
+/// A variant for CPU rasterisers whose subgroups are 8 lanes.
+pub(super) const fn subgroup(
+    file: (&'static str, &'static str),
+    constants: fn(&[u32]) -> Constants,
+    groups: fn(&[u32]) -> u64,
+) -> Variant {
+    let fits = |_: &[u32], limits: &Limits| limits.subgroup == 8;
+    Variant { stem: file.0, source: file.1, class: Class::Cpu, constants, fits, groups }
+}
+
+fn forward_lanes(words: &[u32]) -> Lanes {
+    let p = MatmulParams::of(words);
+    lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner)
+}
+
+fn weight_lanes(words: &[u32]) -> Lanes {
+    let p = MatmulParams::of(words);
+    lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).whole_rows()
+}
+
 /// y = alpha x w + bias
 pub static MATMUL_FORWARD: Card = Card {
     word: "matmul_forward",
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("w"), read("bias"), write("y")],
-    variants: &[plain(wgsl!("matmul_forward_v1"), |words| {
-        let p = MatmulParams::of(words);
-        (p.batch() * u64::from(p.m) * u64::from(p.n)).div_ceil(64)
-    })],
+    variants: &[
+        subgroup(
+            wgsl!("matmul_forward_subgroup"),
+            |words| forward_lanes(words).constants(),
+            |words| MatmulParams::of(words).batch() * forward_lanes(words).tiles(),
+        ),
+        plain(wgsl!("matmul_forward_v1"), |words| {
+            let p = MatmulParams::of(words);
+            (p.batch() * u64::from(p.m) * u64::from(p.n)).div_ceil(64)
+        }),
+    ],
     flops: matmul_flops,
 };
 
@@ -121,10 +183,17 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
     word: "matmul_backward_weight",
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("dy"), update("dw")],
-    variants: &[plain(wgsl!("matmul_backward_weight_v1"), |words| {
-        let p = MatmulParams::of(words);
-        (p.batch() * u64::from(p.k) * u64::from(p.n)).div_ceil(64)
-    })],
+    variants: &[
+        subgroup(
+            wgsl!("matmul_backward_weight_subgroup"),
+            |words| weight_lanes(words).constants(),
+            |words| MatmulParams::of(words).batch() * weight_lanes(words).tiles(),
+        ),
+        plain(wgsl!("matmul_backward_weight_v1"), |words| {
+            let p = MatmulParams::of(words);
+            (p.batch() * u64::from(p.k) * u64::from(p.n)).div_ceil(64)
+        }),
+    ],
     flops: matmul_flops,
 };
 
@@ -135,18 +204,21 @@ pub static TRANSPOSE: Card = Card {
     bindings: &[read("x"), write("y")],
     variants: &[plain(wgsl!("transpose"), |words| {
         let p = TransposeParams::of(words);
-        let tiles = u64::from(p.rows.div_ceil(8)) * u64::from(p.cols.div_ceil(8));
+        let tiles = u64::from(p.rows.div_ceil(8)) * u64::from(p.cols.div_ceil(64));
         u64::from(p.batch_outer) * u64::from(p.batch_inner) * tiles
     })],
     flops: |_| 0,
 };
 
-/// y += sum of the rows of x
+/// y += the sums of the rows of x, chunk by chunk
 pub static COLUMN_SUM: Card = Card {
     word: "column_sum",
     params: ColumnSumParams::FIELDS,
     bindings: &[read("x"), update("y")],
-    variants: &[plain(wgsl!("column_sum"), |words| per64(ColumnSumParams::of(words).cols))],
+    variants: &[plain(wgsl!("column_sum"), |words| {
+        let p = ColumnSumParams::of(words);
+        (u64::from(p.rows.div_ceil(p.chunk)) * u64::from(p.cols)).div_ceil(64)
+    })],
     flops: |words| {
         let p = ColumnSumParams::of(words);
         u64::from(p.rows) * u64::from(p.cols)

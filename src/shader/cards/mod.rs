@@ -1,5 +1,6 @@
 //! All cards, one file a family. `all` is the registry that the tests and `doctor` walk.
 
+pub mod conv;
 pub mod gemm;
 pub mod attention;
 pub mod broadcast;
@@ -11,8 +12,16 @@ pub mod resample;
 use crate::shader::card::Card;
 
 /// The cards of each family.
-const FAMILIES: &[&[&Card]] =
-    &[noise::CARDS, pointwise::CARDS, gemm::CARDS, norm::CARDS, broadcast::CARDS, resample::CARDS, attention::CARDS];
+const FAMILIES: &[&[&Card]] = &[
+    noise::CARDS,
+    pointwise::CARDS,
+    gemm::CARDS,
+    conv::CARDS,
+    norm::CARDS,
+    broadcast::CARDS,
+    resample::CARDS,
+    attention::CARDS,
+];
 
 /// Every card, in the order of the families.
 pub fn all() -> impl Iterator<Item = &'static Card> {

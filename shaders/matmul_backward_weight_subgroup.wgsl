@@ -1,0 +1,58 @@
+// matmul_backward_weight: dw += alpha x^T dy
+// Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
+// Shapes: x (m, k), dy (m, n), dw (k, n), batched. Grid: one subgroup of 8 lanes a tile of R rows x 8 V columns of dw.
+// For CPU rasterisers, as matmul_forward_subgroup: lane u loads x's column of row u, and broadcasts it.
+//% include "index.wgsl"
+//% include "matmul_params.wgsl"
+//% set VECTOR = {1: "f32", 2: "vec2<f32>", 4: "vec4<f32>"}[V]
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> dy: array<${VECTOR}>;
+@group(0) @binding(3) var<storage, read_write> dw: array<${VECTOR}>;
+
+@compute @workgroup_size(8)
+fn matmul_backward_weight_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                                   @builtin(subgroup_invocation_id) lane: u32) {
+    let p = params;
+    let tiles_k = (p.k + ${R - 1}u) / ${R}u;
+    let tiles_n = (p.n + ${8 * V - 1}u) / ${8 * V}u;
+    let tile = group_index(group, groups);
+    let batch = tile / (tiles_k * tiles_n);
+    if batch >= p.batch_outer * p.batch_inner {
+        return;
+    }
+    let outer = batch / p.batch_inner;
+    let inner = batch - outer * p.batch_inner;
+    let tile_k = (tile - batch * tiles_k * tiles_n) / tiles_n;
+    let row = tile_k * ${R}u;
+    let column = (tile - (batch * tiles_k + tile_k) * tiles_n) * 8u + lane;
+    let columns = p.n / ${V}u;
+    let x_start = outer * p.x_outer + inner * p.x_inner;
+//% for q in range(R // 8)
+    var at_x${q} = x_start + min(row + lane + ${8 * q}u, p.k - 1u);
+//% endfor
+    var at_dy = (outer * p.y_outer + inner * p.y_inner) / ${V}u + min(column, columns - 1u);
+//% for r in range(R)
+    var sum${r} = ${VECTOR}();
+//% endfor
+    for (var m = 0u; m < p.m; m++) {
+        let dy_m = dy[at_dy];
+        at_dy += p.ldy / ${V}u;
+//% for q in range(R // 8)
+        let x${q} = x[at_x${q}];
+        at_x${q} += p.ldx;
+//% endfor
+//% for r in range(R)
+        sum${r} += ${VECTOR}(subgroupBroadcast(x${r // 8}, ${r % 8}u)) * dy_m;
+//% endfor
+    }
+    if column < columns {
+        let dw_start = (outer * p.w_outer + inner * p.w_inner) / ${V}u + column;
+//% for r in range(R)
+        if row + ${r}u < p.k {
+            dw[dw_start + (row + ${r}u) * (p.ldw / ${V}u)] += p.alpha * sum${r};
+        }
+//% endfor
+    }
+}

@@ -1,0 +1,62 @@
+// matmul_forward: y = alpha x w + bias
+// Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
+// Shapes: x (m, k), w (k, n), y (m, n), batched; bias (n). Grid: one subgroup of 8 lanes a tile of R rows x 8 V columns.
+// For CPU rasterisers: loads there cost far more than arithmetic, so a lane loads one term in eight of each row of x and
+// the subgroup broadcasts it; no workgroup memory, no barriers, sums in registers.
+//% include "index.wgsl"
+//% include "matmul_params.wgsl"
+//% set VECTOR = {1: "f32", 2: "vec2<f32>", 4: "vec4<f32>"}[V]
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> w: array<${VECTOR}>;
+@group(0) @binding(3) var<storage, read> bias: array<${VECTOR}>;
+@group(0) @binding(4) var<storage, read_write> y: array<${VECTOR}>;
+
+@compute @workgroup_size(8)
+fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                           @builtin(subgroup_invocation_id) lane: u32) {
+    let p = params;
+    let tiles_m = (p.m + ${R - 1}u) / ${R}u;
+    let tiles_n = (p.n + ${8 * V - 1}u) / ${8 * V}u;
+    let tile = group_index(group, groups);
+    let batch = tile / (tiles_m * tiles_n);
+    if batch >= p.batch_outer * p.batch_inner {
+        return;
+    }
+    let outer = batch / p.batch_inner;
+    let inner = batch - outer * p.batch_inner;
+    let tile_m = (tile - batch * tiles_m * tiles_n) / tiles_n;
+    let row = tile_m * ${R}u;
+    let column = (tile - (batch * tiles_m + tile_m) * tiles_n) * 8u + lane;
+    let columns = p.n / ${V}u;
+    let x_start = outer * p.x_outer + inner * p.x_inner;
+    let w_start = (outer * p.w_outer + inner * p.w_inner) / ${V}u + min(column, columns - 1u);
+    let w_step = p.ldw / ${V}u;
+    let w_last = w_start + (p.k - 1u) * w_step;
+    var at_w = w_start;
+//% for r in range(R)
+    let at_x${r} = x_start + min(row + ${r}u, p.m - 1u) * p.ldx;
+    var sum${r} = ${VECTOR}();
+//% endfor
+    for (var k = 0u; k < p.k; k += 8u) {
+        let at = min(k + lane, p.k - 1u);
+        let inside = k + lane < p.k;
+//% for r in range(R)
+        let x${r} = select(0.0, x[at_x${r} + at], inside);
+//% endfor
+//% include "subgroup_rows.wgsl"
+    }
+    if column < columns {
+        var offset = ${VECTOR}();
+        if p.has_bias != 0u {
+            offset = bias[column];
+        }
+        let y_start = (outer * p.y_outer + inner * p.y_inner) / ${V}u + column;
+//% for r in range(R)
+        if row + ${r}u < p.m {
+            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = p.alpha * sum${r} + offset;
+        }
+//% endfor
+    }
+}

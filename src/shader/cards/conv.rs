@@ -1,0 +1,142 @@
+//! Cards of the convolution: forward, and its gradients with respect to input and weight.
+//! Built by `kernels::conv2d`; twins in `reference::conv`.
+
+use super::gemm::{Lanes, lanes, subgroup};
+use crate::shader::card::{Card, Params, plain, read, update, write};
+use crate::{params, wgsl};
+
+params! {
+    /// x [batch, in_h, in_w, cin], w [kh, kw, cin, cout], y [batch, out_h, out_w, cout].
+    pub struct Conv2dParams {
+        pub batch: u32,
+        pub in_h: u32,
+        pub in_w: u32,
+        pub cin: u32,
+        pub out_h: u32,
+        pub out_w: u32,
+        pub cout: u32,
+        pub kh: u32,
+        pub kw: u32,
+        pub stride: u32,
+        pub pad_top: u32,
+        pub pad_left: u32,
+        pub has_bias: u32,
+        /// Rows of pixels of dy that one sum of conv2d_backward_weight covers; the others ignore it.
+        pub chunk: u32,
+    }
+}
+
+impl Conv2dParams {
+    /// Pixels of y in the batch.
+    pub fn out_pixels(&self) -> u32 {
+        self.batch * self.out_h * self.out_w
+    }
+
+    /// Pixels of x in the batch.
+    pub fn in_pixels(&self) -> u32 {
+        self.batch * self.in_h * self.in_w
+    }
+
+    /// Products in one element of y: kh kw cin.
+    pub fn terms(&self) -> u32 {
+        self.kh * self.kw * self.cin
+    }
+
+    /// Sums that conv2d_backward_weight makes of each weight.
+    pub fn chunks(&self) -> u32 {
+        (self.batch * self.out_h).div_ceil(self.chunk)
+    }
+}
+
+pub const CARDS: &[&Card] = &[&CONV2D_FORWARD, &CONV2D_BACKWARD_INPUT, &CONV2D_BACKWARD_WEIGHT];
+
+fn flops(words: &[u32]) -> u64 {
+    let p = Conv2dParams::of(words);
+    2 * u64::from(p.out_pixels()) * u64::from(p.terms()) * u64::from(p.cout)
+}
+
+fn forward_lanes(words: &[u32]) -> Lanes {
+    let p = Conv2dParams::of(words);
+    lanes(p.out_pixels(), p.cout, p.cout)
+}
+
+fn input_lanes(words: &[u32]) -> Lanes {
+    let p = Conv2dParams::of(words);
+    lanes(p.in_pixels(), p.cin, p.cin)
+}
+
+fn weight_lanes(words: &[u32]) -> Lanes {
+    let p = Conv2dParams::of(words);
+    lanes(p.terms(), p.cout, p.cout).whole_rows()
+}
+
+/// y = x * w + bias
+pub static CONV2D_FORWARD: Card = Card {
+    word: "conv2d_forward",
+    params: Conv2dParams::FIELDS,
+    bindings: &[read("x"), read("w"), read("bias"), write("y")],
+    variants: &[
+        subgroup(
+            wgsl!("conv2d_forward_subgroup"),
+            |words| {
+                let mut constants = forward_lanes(words).constants();
+                constants.push(("WHOLE_TAPS", u32::from(Conv2dParams::of(words).cin % 8 == 0)));
+                constants
+            },
+            |words| forward_lanes(words).tiles(),
+        ),
+        plain(wgsl!("conv2d_forward_v1"), |words| {
+            let p = Conv2dParams::of(words);
+            (u64::from(p.out_pixels()) * u64::from(p.cout)).div_ceil(64)
+        }),
+    ],
+    flops,
+};
+
+/// dx = dy * w, with w transposed to [kh, kw, cout, cin].
+pub static CONV2D_BACKWARD_INPUT: Card = Card {
+    word: "conv2d_backward_input",
+    params: Conv2dParams::FIELDS,
+    bindings: &[read("dy"), read("w"), write("dx")],
+    variants: &[
+        subgroup(
+            wgsl!("conv2d_backward_input_subgroup"),
+            |words| {
+                let p = Conv2dParams::of(words);
+                let phases = if p.in_h % p.stride == 0 && p.in_w % p.stride == 0 { p.stride } else { 1 };
+                let mut constants = input_lanes(words).constants();
+                constants.extend([
+                    ("WHOLE_TAPS", u32::from(p.cout % 8 == 0)),
+                    ("STRIDE", p.stride),
+                    ("PHASES", phases),
+                ]);
+                constants
+            },
+            |words| input_lanes(words).tiles(),
+        ),
+        plain(wgsl!("conv2d_backward_input_v1"), |words| {
+            let p = Conv2dParams::of(words);
+            (u64::from(p.in_pixels()) * u64::from(p.cin)).div_ceil(64)
+        }),
+    ],
+    flops,
+};
+
+/// dw += the sum over pixels of x dy, `chunk` rows of pixels to each of the [chunks, kh, kw, cin, cout] sums.
+pub static CONV2D_BACKWARD_WEIGHT: Card = Card {
+    word: "conv2d_backward_weight",
+    params: Conv2dParams::FIELDS,
+    bindings: &[read("x"), read("dy"), update("dw")],
+    variants: &[
+        subgroup(
+            wgsl!("conv2d_backward_weight_subgroup"),
+            |words| weight_lanes(words).constants(),
+            |words| u64::from(Conv2dParams::of(words).chunks()) * weight_lanes(words).tiles(),
+        ),
+        plain(wgsl!("conv2d_backward_weight_v1"), |words| {
+            let p = Conv2dParams::of(words);
+            (u64::from(p.chunks()) * u64::from(p.terms()) * u64::from(p.cout)).div_ceil(64)
+        }),
+    ],
+    flops,
+};
