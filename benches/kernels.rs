@@ -9,7 +9,7 @@ use deme::kernels::conv2d::{Conv2dSpec, Padding, conv2d};
 use deme::kernels::matmul::matmul;
 use deme::recording::{BufferId, Op, Recording, Tensor};
 use deme::shader::Class;
-use deme::shape::Shape;
+use deme::shape::{DType, Shape};
 use deme::tape::Tape;
 use std::collections::HashSet;
 use std::time::Instant;
@@ -80,8 +80,9 @@ fn alone(rec: &Recording, op: &Op, gpu: &Gpu) -> (Recording, Externals) {
         let key = i.to_string();
         if !externals.contains_key(&key) {
             let storage = gpu.storage(&key, elements).unwrap();
-            // Zeros and denormals would flatter or slow; small numbers of both signs keep sums small.
-            let values: Vec<f32> = (0..elements).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
+            // Zeros and denormals would flatter or slow; small numbers of both signs keep sums small. Indices are 0.
+            let scale = if rec.buffers[i as usize].dtype == DType::F32 { 1.0 } else { 0.0 };
+            let values: Vec<f32> = (0..elements).map(|i| scale * ((i * 7919 % 1009) as f32 / 504.5 - 1.0)).collect();
             gpu.write(&storage, 0, &values).unwrap();
             externals.insert(key.clone(), storage);
         }

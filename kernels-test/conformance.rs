@@ -9,6 +9,8 @@ mod conformance {
     mod attention_bounds;
     pub mod broadcast;
     pub mod noise;
+    pub mod conv;
+    pub mod gemm;
     pub mod norm;
     pub mod pointwise;
     pub mod resample;
@@ -17,9 +19,11 @@ mod conformance {
 use conformance::harness::Entry;
 
 /// Every family: a line here, a `mod` line above and a test below.
-static FAMILIES: [Entry; 6] = [
+static FAMILIES: [Entry; 8] = [
     Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases),
     Entry::new("noise", conformance::noise::TOLERANCES, conformance::noise::cases),
+    Entry::new("gemm", conformance::gemm::TOLERANCES, conformance::gemm::cases),
+    Entry::new("conv", conformance::conv::TOLERANCES, conformance::conv::cases),
     Entry::new("norm", conformance::norm::TOLERANCES, conformance::norm::cases),
     Entry::new("broadcast", conformance::broadcast::TOLERANCES, conformance::broadcast::cases),
     Entry::new("attention", conformance::attention::TOLERANCES, conformance::attention::cases),
@@ -43,6 +47,16 @@ fn noise() {
 #[test]
 fn attention() {
     family("attention");
+}
+
+#[test]
+fn gemm() {
+    family("gemm");
+}
+
+#[test]
+fn conv() {
+    family("conv");
 }
 
 #[test]

@@ -29,9 +29,9 @@ fn transpose(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
     }
     let outer = batch / p.batch_inner;
     let inner = batch - outer * p.batch_inner;
-    let from = outer * p.x_outer + inner * p.x_inner + column;
-    let to = outer * p.y_outer + inner * p.y_inner + column * p.ldy;
+    let at_x = outer * p.x_outer + inner * p.x_inner + column;
+    let at_y = outer * p.y_outer + inner * p.y_inner + column * p.ldy;
     for (var row = first; row < min(first + 8u, p.rows); row++) {
-        y[to + row] = x[from + row * p.ldx];
+        y[at_y + row] = x[at_x + row * p.ldx];
     }
 }

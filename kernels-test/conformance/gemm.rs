@@ -1,0 +1,250 @@
+//! Matrix products, plain and batched with strides, the transpose and the column sum.
+//! Called by `conformance.rs`. Sums are held to 2 K u sum |terms|.
+
+use super::harness::case::Bench;
+use super::harness::fault::{Fault, Kind};
+use super::harness::{Family, Tolerance};
+use deme::error::Result;
+use deme::kernels::matmul::{column_sum, matmul, matmul_backward_weight, matmul_forward, transpose};
+use deme::kernels::pointwise::add;
+use deme::recording::{Op, Tensor};
+use deme::shader::card::Params;
+use deme::shader::cards::gemm::{ColumnSumParams, MatmulParams, TransposeParams};
+
+pub const TOLERANCES: &[(&str, Tolerance)] = &[
+    // alpha and the bias are one more term each.
+    ("matmul_forward", Tolerance::Sum(|op| u64::from(MatmulParams::of(&op.params).k) + 2)),
+    ("matmul_backward_weight", Tolerance::Sum(|op| u64::from(MatmulParams::of(&op.params).m) + 2)),
+    ("transpose", Tolerance::Exact),
+    ("column_sum", Tolerance::Sum(|op| u64::from(ColumnSumParams::of(&op.params).chunk) + 1)),
+];
+
+/// m, k, n: ones, primes, 255 to 257, and below, at and above every tile's edges, in fours and not.
+const SHAPES: [[u32; 3]; 52] = [
+    [1, 1, 1],
+    [1, 4, 4],
+    [2, 3, 5],
+    [3, 4, 8],
+    [5, 7, 11],
+    [7, 8, 12],
+    [8, 8, 16],
+    [9, 12, 20],
+    [13, 17, 19],
+    [15, 16, 24],
+    [16, 16, 32],
+    [17, 20, 36],
+    [31, 28, 40],
+    [32, 32, 32],
+    [33, 36, 28],
+    [31, 31, 31],
+    [37, 41, 43],
+    [1, 128, 64],
+    [1, 60, 256],
+    [1, 1024, 4],
+    [2, 256, 128],
+    [4, 4, 64],
+    [8, 128, 512],
+    [61, 64, 4],
+    [63, 64, 64],
+    [64, 64, 64],
+    [65, 68, 60],
+    [64, 16, 128],
+    [67, 68, 72],
+    [127, 12, 132],
+    [128, 128, 32],
+    [129, 124, 36],
+    [100, 52, 44],
+    [96, 96, 96],
+    [111, 4, 16],
+    [250, 8, 24],
+    [255, 255, 3],
+    [256, 256, 4],
+    [257, 257, 2],
+    [255, 4, 256],
+    [256, 12, 252],
+    [257, 8, 260],
+    [97, 100, 48],
+    [53, 56, 80],
+    [200, 32, 8],
+    [1009, 4, 12],
+    [1024, 16, 16],
+    [1000, 20, 64],
+    [4096, 4, 8],
+    [4100, 8, 4],
+    [6144, 12, 20],
+    [19, 1500, 28],
+];
+
+/// Layer, its gradients, and a bias in every second case.
+fn layer(b: &mut Bench, [m, k, n]: [u32; 3]) -> Result<Tensor> {
+    let x = b.watched("x", &[m, k]);
+    let w = b.parameter("w", &[k, n]);
+    let bias = (m % 2 == 1).then(|| b.parameter("bias", &[n]));
+    matmul(&mut b.tape, &x, &w, bias.as_ref())
+}
+
+/// Images, heads, queries, keys, head size: scores, and values gathered by them, head by head without a copy.
+const HEADS: [[u32; 5]; 10] = [
+    [1, 1, 1, 1, 1],
+    [2, 3, 5, 7, 3],
+    [1, 2, 16, 16, 8],
+    [2, 2, 20, 12, 4],
+    [3, 1, 9, 77, 40],
+    [1, 8, 64, 64, 8],
+    [2, 4, 33, 36, 16],
+    [1, 2, 17, 128, 64],
+    [2, 1, 64, 256, 32],
+    [1, 3, 12, 8, 20],
+];
+
+fn heads(b: &mut Bench, [images, heads, queries, keys, d]: [u32; 5]) -> Result<()> {
+    let width = heads * d;
+    let (q, k) = (b.tensor("q", &[images, queries, width]), b.tensor("k", &[images, keys, width]));
+    let k_t = b.tape.rec.transient("k_t", deme::shape::Shape::new([images, heads, d, keys]));
+    let (batch_outer, batch_inner) = (images, heads);
+    let turn = TransposeParams {
+        batch_outer,
+        batch_inner,
+        ldx: width,
+        x_outer: keys * width,
+        x_inner: d,
+        y_outer: keys * width,
+        y_inner: d * keys,
+        ..TransposeParams::plain(keys, d)
+    };
+    transpose(&mut b.tape.rec, &turn, &k, &k_t)?;
+    let scores = b.tape.rec.transient("scores", deme::shape::Shape::new([images, heads, queries, keys]));
+    let p = MatmulParams {
+        batch_outer,
+        batch_inner,
+        ldx: width,
+        x_outer: queries * width,
+        x_inner: d,
+        w_outer: keys * width,
+        w_inner: d * keys,
+        y_outer: heads * queries * keys,
+        y_inner: queries * keys,
+        alpha: 1.0 / (d as f32).sqrt(),
+        ..MatmulParams::plain(queries, keys, d)
+    };
+    matmul_forward(&mut b.tape.rec, &p, &q, &k_t, None, &scores)?;
+    // dk += alpha scores^T q, summed over the queries.
+    let dk = b.tensor("dk", &[images, keys, width]);
+    let p = MatmulParams {
+        ldx: keys,
+        ldw: width,
+        ldy: width,
+        x_outer: heads * queries * keys,
+        x_inner: queries * keys,
+        w_outer: keys * width,
+        w_inner: d,
+        y_outer: queries * width,
+        y_inner: d,
+        alpha: 0.7,
+        ..MatmulParams { batch_outer, batch_inner, ..MatmulParams::plain(queries, d, keys) }
+    };
+    matmul_backward_weight(&mut b.tape.rec, &p, &scores, &q, &dk)
+}
+
+pub fn cases(f: &mut Family) {
+    for shape in SHAPES {
+        f.case(&format!("m, k, n = {shape:?}"), |b| {
+            let y = layer(b, shape)?;
+            b.backward(&y)
+        });
+    }
+    for shape in HEADS {
+        f.case(&format!("images, heads, queries, keys, d = {shape:?}"), |b| heads(b, shape));
+    }
+    // Above 65,535 workgroups of every variant the grid folds into two dimensions; a large K.
+    f.case("folded grid", |b| {
+        let (x, w) = (b.tensor("x", &[1_060_000, 1]), b.tensor("w", &[1, 4]));
+        matmul(&mut b.tape, &x, &w, None).map(|_| ())
+    });
+    f.case("large K", |b| {
+        let (x, w) = (b.tensor("x", &[3, 20_000]), b.tensor("w", &[20_000, 8]));
+        matmul(&mut b.tape, &x, &w, None).map(|_| ())
+    });
+    for [rows, cols] in [[1, 1], [511, 3], [512, 8], [513, 5], [1, 257], [70_000, 2], [3000, 64], [255, 256]] {
+        f.case(&format!("column sum of {rows} x {cols}"), |b| {
+            let (x, y) = (b.tensor("x", &[rows, cols]), b.tensor("y", &[cols]));
+            column_sum(&mut b.tape.rec, &x, &y)
+        });
+    }
+    f.case("transpose, folded grid", |b| {
+        let x = b.tensor("x", &[530_000, 1]);
+        let y = b.tape.rec.transient("y", deme::shape::Shape::new([1, 530_000]));
+        transpose(&mut b.tape.rec, &TransposeParams::plain(530_000, 1), &x, &y)
+    });
+    for shape in [[1, 1, 1], [3, 4, 5], [5, 3, 2], [8, 4, 4], [4, 9, 8]] {
+        f.gradient(&format!("m, k, n = {shape:?}"), |b| layer(b, shape));
+    }
+    f.gradient("x used twice, and through a skip", |b| {
+        let x = b.watched("x", &[2, 3, 4]);
+        let w = b.parameter("w", &[4, 4]);
+        let y = matmul(&mut b.tape, &x, &w, None)?;
+        let y = matmul(&mut b.tape, &y, &w, None)?;
+        add(&mut b.tape, &x, &y)
+    });
+    f.gradient("x times itself", |b| {
+        let x = b.watched("x", &[5, 5]);
+        matmul(&mut b.tape, &x, &x, None)
+    });
+    f.rejects(&["matmul", "[2, 3]", "[4, 5]"], |b| {
+        let (x, w) = (b.tensor("x", &[2, 3]), b.tensor("w", &[4, 5]));
+        matmul(&mut b.tape, &x, &w, None)
+    });
+    f.rejects(&["matmul", "[1, 3, 4]"], |b| {
+        let (x, w) = (b.tensor("x", &[2, 3]), b.tensor("w", &[1, 3, 4]));
+        matmul(&mut b.tape, &x, &w, None)
+    });
+    f.rejects(&["matmul", "bias [4]"], |b| {
+        let (x, w, bias) = (b.tensor("x", &[2, 3]), b.tensor("w", &[3, 5]), b.tensor("b", &[4]));
+        matmul(&mut b.tape, &x, &w, Some(&bias))
+    });
+    f.rejects(&["transpose", "[2, 3]"], |b| {
+        let (x, y) = (b.tensor("x", &[2, 3]), b.tensor("y", &[3, 3]));
+        transpose(&mut b.tape.rec, &TransposeParams::plain(3, 3), &x, &y)
+    });
+    f.rejects(&["column_sum", "[2, 3]", "[4]"], |b| {
+        let (x, y) = (b.tensor("x", &[2, 3]), b.tensor("y", &[4]));
+        column_sum(&mut b.tape.rec, &x, &y)
+    });
+    for fault in FAULTS {
+        f.catches(fault, |b| {
+            let y = layer(b, [67, 20, 36])?;
+            b.backward(&y)
+        });
+    }
+    for (word, _) in TOLERANCES {
+        f.floor(word, 40);
+    }
+}
+
+const FAULTS: &[Fault] = &[
+    Fault::shader("a row short", "matmul_forward", "matmul_forward_v1", "k < p.k", "k + 1u < p.k"),
+    Fault::shader("bias lost", "matmul_forward", "matmul_forward_subgroup", "+ offset", ""),
+    Fault::shader("one lane's term thrice", "matmul_forward", "matmul_forward_subgroup", "min(k + lane,", "min(k,"),
+    Fault::shader("tiles overlap", "matmul_forward", "matmul_forward_subgroup", "* 8u + lane", "* 9u + lane"),
+    Fault::shader(
+        "gradient overwritten",
+        "matmul_backward_weight",
+        "matmul_backward_weight_subgroup",
+        "] += p.alpha",
+        "] = p.alpha",
+    ),
+    Fault::shader(
+        "last pixel lost",
+        "matmul_backward_weight",
+        "matmul_backward_weight_v1",
+        "m < p.m; m++",
+        "m + 1u < p.m; m++",
+    ),
+    Fault::shader("nothing is transposed", "transpose", "transpose", "column * p.ldy", "column * p.ldx"),
+    Fault::shader("every second row", "column_sum", "column_sum", "row++", "row += 2u"),
+    Fault { name: "alpha off by 1e-3", word: "matmul_forward", kind: Kind::Call(alpha) },
+];
+
+fn alpha(op: &mut Op) {
+    op.params = MatmulParams { alpha: 0.999, ..MatmulParams::of(&op.params) }.words();
+}
