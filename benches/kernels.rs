@@ -1,5 +1,5 @@
 //! Times every kernel in every variant that fits this adapter: `cargo bench --bench kernels -- [--filter TEXT] [--smoke]`.
-//! Prints `<word>/<shape>/<variant>`, GFLOP/s and the median and best time; `--smoke` runs each once, in the shapes of the examples.
+//! Prints `<word>/<shape>/<variant>`, GFLOP/s and the median and best time; `--smoke` runs the examples' shapes once.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot run should stop")]
 
 use deme::error::Result;
@@ -57,8 +57,13 @@ const SHAPES: Shapes = Shapes {
     ],
 };
 
-fn recordings(shapes: &Shapes) -> Vec<Recording> {
-    let linear = shapes
+/// Layers of the models in use, and the examples, which call every kernel.
+fn recordings(smoke: bool) -> Vec<Recording> {
+    let examples = EXAMPLES.iter().map(|example| example());
+    if smoke {
+        return examples.collect::<Result<_>>().unwrap();
+    }
+    let linear = SHAPES
         .linear
         .iter()
         .map(|&[m, k, n]| layer(|tape, x, w, b| matmul(tape, x, w, Some(b)), Shape::new([m, k]), Shape::new([k, n])));
