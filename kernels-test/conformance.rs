@@ -8,7 +8,10 @@ mod conformance {
     pub mod attention;
     mod attention_bounds;
     pub mod broadcast;
+    pub mod loss;
+    pub mod merge;
     pub mod noise;
+    pub mod optim;
     pub mod conv;
     pub mod gemm;
     pub mod norm;
@@ -19,8 +22,11 @@ mod conformance {
 use conformance::harness::Entry;
 
 /// Every family: a line here, a `mod` line above and a test below.
-static FAMILIES: [Entry; 8] = [
+static FAMILIES: [Entry; 11] = [
     Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases),
+    Entry::new("loss", conformance::loss::TOLERANCES, conformance::loss::cases),
+    Entry::new("optim", conformance::optim::TOLERANCES, conformance::optim::cases),
+    Entry::new("merge", conformance::merge::TOLERANCES, conformance::merge::cases),
     Entry::new("noise", conformance::noise::TOLERANCES, conformance::noise::cases),
     Entry::new("gemm", conformance::gemm::TOLERANCES, conformance::gemm::cases),
     Entry::new("conv", conformance::conv::TOLERANCES, conformance::conv::cases),
@@ -37,6 +43,21 @@ fn family(name: &str) {
 #[test]
 fn pointwise() {
     family("pointwise");
+}
+
+#[test]
+fn loss() {
+    family("loss");
+}
+
+#[test]
+fn optim() {
+    family("optim");
+}
+
+#[test]
+fn merge() {
+    family("merge");
 }
 
 #[test]

@@ -8,7 +8,10 @@ pub mod broadcast;
 pub mod channel_projection;
 pub mod group_norm;
 pub mod ddim;
+pub mod loss;
+pub mod merge;
 pub mod noise;
+pub mod optim;
 pub mod pointwise;
 pub mod resample;
 
@@ -19,7 +22,10 @@ use crate::shape::Shape;
 /// Small recordings that call every kernel of a family at least once, in shapes that between them fit every variant.
 /// The shader tests render each card's variants for these parameters, and `doctor` runs them as its self-test.
 pub const EXAMPLES: &[fn() -> Result<Recording>] = &[
+    loss::examples,
     noise::examples,
+    optim::examples,
+    merge::examples,
     pointwise::examples,
     group_norm::examples,
     broadcast::examples,

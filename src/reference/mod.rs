@@ -6,7 +6,10 @@ pub mod broadcast;
 pub mod interpret;
 pub mod conv;
 pub mod gemm;
+pub mod loss;
+pub mod merge;
 pub mod noise;
+pub mod optim;
 pub mod norm;
 pub mod pointwise;
 pub mod resample;
@@ -25,7 +28,10 @@ pub type Twin = fn(&mut Call);
 
 /// The twins of each family of cards.
 const FAMILIES: &[&[(&str, Twin)]] = &[
+    loss::TWINS,
     noise::TWINS,
+    optim::TWINS,
+    merge::TWINS,
     pointwise::TWINS,
     gemm::TWINS,
     conv::TWINS,

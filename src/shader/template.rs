@@ -15,6 +15,7 @@ const SHARED: &[(&str, &str)] = &[
     ("philox.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/philox.wgsl"))),
     ("normal.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/normal.wgsl"))),
     ("attention_tile.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/attention_tile.wgsl"))),
+    ("sum64.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/sum64.wgsl"))),
     ("finite.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/finite.wgsl"))),
     ("subgroup_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/subgroup_rows.wgsl"))),
     ("conv2d_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_params.wgsl"))),

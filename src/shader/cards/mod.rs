@@ -4,7 +4,10 @@ pub mod conv;
 pub mod gemm;
 pub mod attention;
 pub mod broadcast;
+pub mod loss;
+pub mod merge;
 pub mod noise;
+pub mod optim;
 pub mod norm;
 pub mod pointwise;
 pub mod resample;
@@ -13,7 +16,10 @@ use crate::shader::card::Card;
 
 /// The cards of each family.
 const FAMILIES: &[&[&Card]] = &[
+    loss::CARDS,
     noise::CARDS,
+    optim::CARDS,
+    merge::CARDS,
     pointwise::CARDS,
     gemm::CARDS,
     conv::CARDS,

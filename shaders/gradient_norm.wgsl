@@ -1,0 +1,44 @@
+// gradient_norm: status = (clip factor, finite, norm, skipped) of a gradient, from its partial sums of squares
+// Called by kernels/optim.rs. CPU twin: reference/optim.rs. Test: kernels-test/conformance/optim.rs.
+// Shapes: partials (count), status (4). Grid: one workgroup.
+// Numerics: as torch's clip_grad_norm_, min(1, max_norm / (norm + 1e-6)); no clipping where max_norm is 0. Where the sum
+// is not finite the factor, the flag and the norm are 0, and skipped counts one more.
+//% include "index.wgsl"
+//% include "finite.wgsl"
+//% include "sum64.wgsl"
+
+struct Params { count: u32, max_norm: f32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> partials: array<f32>;
+@group(0) @binding(2) var<storage, read_write> status: array<f32>;
+
+@compute @workgroup_size(64)
+fn gradient_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                 @builtin(local_invocation_index) lane: u32) {
+    if group_index(group, groups) != 0u {
+        return;
+    }
+    var sum = 0.0;
+    for (var i = lane; i < params.count; i += 64u) {
+        sum += partials[i];
+    }
+    let total = sum64(lane, vec2<f32>(sum, 0.0)).x;
+    if lane != 0u {
+        return;
+    }
+    if !is_finite(total) {
+        status[0] = 0.0;
+        status[1] = 0.0;
+        status[2] = 0.0;
+        status[3] += 1.0;
+        return;
+    }
+    let norm = sqrt(total);
+    var factor = 1.0;
+    if params.max_norm > 0.0 {
+        factor = min(1.0, params.max_norm / (norm + 1e-6));
+    }
+    status[0] = factor;
+    status[1] = 1.0;
+    status[2] = norm;
+}

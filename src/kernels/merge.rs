@@ -1,0 +1,57 @@
+//! Builder of the merge theta + sum_i w_i (theta_i - theta) on the GPU (DeMe eq. 8), and the layout that it reads.
+//! Called by `deme`, once a slab.
+
+use super::{count, own};
+use crate::error::{Error, Result};
+use crate::recording::{Recording, Tensor};
+use crate::shader::cards::merge::{CHUNK, MERGE_TASK_VECTORS, MergeParams};
+
+/// Elements of `models` (the base counts as one) of `count` elements each when they are interleaved.
+pub fn interleaved_elements(models: u64, count: u64) -> u64 {
+    models * count.next_multiple_of(u64::from(CHUNK))
+}
+
+/// Base and experts, equally long, chunk by chunk; the last chunk is padded with zeros.
+pub fn interleave(models: &[Vec<f32>]) -> Result<Vec<f32>> {
+    let n = models.first().map_or(0, Vec::len);
+    if n == 0 || models.iter().any(|m| m.len() != n) {
+        let lengths: Vec<_> = models.iter().map(Vec::len).collect();
+        return Err(Error::shape("merge_task_vectors", format!("models of {lengths:?} elements")));
+    }
+    let chunk = CHUNK as usize;
+    let mut all = Vec::with_capacity(interleaved_elements(models.len() as u64, n as u64) as usize);
+    for start in (0..n).step_by(chunk) {
+        for model in models {
+            let piece = &model[start..n.min(start + chunk)];
+            all.extend_from_slice(piece);
+            all.resize(all.len() + chunk - piece.len(), 0.0);
+        }
+    }
+    Ok(all)
+}
+
+/// Writes theta + sum_i w_i (theta_i - theta) over `merged` [count]: `models` as `interleave` lays them out, `weights`
+/// [N experts]. Within 4 u (|theta| + sum |w_i| (|theta| + |theta_i|)).
+pub fn merge_task_vectors(rec: &mut Recording, models: &Tensor, weights: &Tensor, merged: &Tensor) -> Result<()> {
+    let experts = count("merge_task_vectors", weights)?;
+    let expected = interleaved_elements(u64::from(experts) + 1, merged.elements());
+    count("merge_task_vectors", models)?;
+    if models.elements() != expected {
+        let (m, w) = (merged.shape, weights.shape);
+        let message =
+            format!("merged {m} from weights {w} takes {expected} interleaved elements, got {}", models.shape);
+        return Err(Error::shape("merge_task_vectors", message));
+    }
+    let params = MergeParams { count: count("merge_task_vectors", merged)?, experts };
+    rec.push(&MERGE_TASK_VECTORS, &params, &[*models, *weights], &[*merged], &[])
+}
+
+/// Three experts over a slab that is not a whole number of chunks.
+pub fn examples() -> Result<Recording> {
+    let mut rec = Recording::new("merge");
+    let models = own(&mut rec, "models", [4 * 2 * CHUNK]);
+    let weights = own(&mut rec, "weights", [3]);
+    let merged = own(&mut rec, "merged", [CHUNK + 100]);
+    merge_task_vectors(&mut rec, &models, &weights, &merged)?;
+    Ok(rec)
+}

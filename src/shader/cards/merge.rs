@@ -1,0 +1,39 @@
+//! Card of the merge of task vectors (DeMe eq. 8).
+//! Built by `kernels::merge`; twin in `reference::merge`.
+
+use crate::shader::card::{Card, Class, Params, Variant, per64, read, write};
+use crate::{params, wgsl};
+
+/// Base and experts are interleaved by chunks of this many elements, so that any number of experts is one binding.
+pub const CHUNK: u32 = 1024;
+
+params! {
+    pub struct MergeParams {
+        /// Elements of the merged slab; the models are padded to whole chunks.
+        pub count: u32,
+        pub experts: u32,
+    }
+}
+
+pub const CARDS: &[&Card] = &[&MERGE_TASK_VECTORS];
+
+const WGSL: (&str, &str) = wgsl!("merge_task_vectors");
+
+/// merged = theta + sum_i weights_i (theta_i - theta)
+pub static MERGE_TASK_VECTORS: Card = Card {
+    word: "merge_task_vectors",
+    params: MergeParams::FIELDS,
+    bindings: &[read("models"), read("weights"), write("merged")],
+    variants: &[Variant {
+        stem: WGSL.0,
+        source: WGSL.1,
+        class: Class::Any,
+        constants: |_| vec![("CHUNK", CHUNK)],
+        fits: |_, _| true,
+        groups: |w| per64(MergeParams::of(w).count),
+    }],
+    flops: |w| {
+        let p = MergeParams::of(w);
+        9 * u64::from(p.count) * u64::from(p.experts)
+    },
+};
