@@ -128,6 +128,42 @@ fn names_are_kept_or_chosen() {
 }
 
 #[test]
+fn a_half_precision_base_is_read_exactly_and_the_result_is_f32() {
+    use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+    let p = place();
+    let file = p.base.join("unet/diffusion_pytorch_model.safetensors");
+    let full = ModelFolder::open(&p.base).unwrap();
+    let halved: Vec<_> = full
+        .weights
+        .names()
+        .iter()
+        .map(|name| {
+            let values = full.weights.read_f32(name).unwrap();
+            let bytes: Vec<u8> = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+            let shape: Vec<usize> = full.weights.info(name).unwrap().shape.iter().map(|&d| d as usize).collect();
+            (name.clone(), shape, bytes)
+        })
+        .collect();
+    drop(full);
+    let views = halved.iter().map(|(n, s, b)| (n.clone(), TensorView::new(Dtype::F16, s.clone(), b).unwrap()));
+    serialize_to_file(views, None, &file).unwrap();
+    p.merge("0,0").exits(0);
+    let sorted = |dir: &Path| {
+        let mut all = weights(dir);
+        all.sort();
+        all
+    };
+    assert_eq!(sorted(&p.out()), sorted(&p.base));
+    let about = deme(["inspect", "--json", p.out().to_str().unwrap()]).exits(0).out;
+    let about: Value = serde_json::from_str(&about).unwrap();
+    assert_eq!(about["types"], json!({"F32": about["tensors"]}));
+    // A unit vector gives the f32 expert, not its rounding to the base's type.
+    let unit = p.root.path().join("unit");
+    merge(&p.base, &[&p.experts[0]], "1", &unit).exits(0);
+    assert_eq!(sorted(&unit), sorted(&p.experts[0]));
+}
+
+#[test]
 fn a_dry_run_checks_everything_and_writes_nothing() {
     let p = place();
     let before = snapshot(p.root.path());
@@ -200,7 +236,7 @@ fn experts_with_projections_merge_onto_identities_and_it_is_said() {
     assert!(ran.err.contains("plain diffusers ignores them"), "{}", ran.err);
     let merged = weights(&p.out());
     let (_, first) = merged.iter().find(|(name, _)| name == "adapter_list.0.weight").unwrap();
-    let expected = |e: usize| if e % 5 == 0 { 0.75f32 } else { 0.25 };
+    let expected = |e: usize| if e.is_multiple_of(5) { 0.75f32 } else { 0.25 };
     assert_eq!(*first, (0..16).map(|e| expected(e).to_bits()).collect::<Vec<_>>());
 }
 

@@ -79,3 +79,21 @@ fn colours_only_where_they_are_asked_for() {
     assert!(!run("NO_COLOR", "1").contains('\u{1b}'));
     assert!(!run("TERM", "xterm-256color").contains('\u{1b}'));
 }
+
+/// A signal ends a command that has nothing to save at once, with 130.
+#[cfg(unix)]
+#[test]
+fn a_signal_exits_with_130() {
+    // The list of names is larger than a pipe holds: after its first byte the command waits for a reader, for ever.
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("many.safetensors");
+    let names: Vec<String> = (0..20_000).map(|i| format!("tensor.{i}")).collect();
+    let tensors: Vec<_> = names.iter().map(|n| (n.as_str(), &[1u64][..], &[0.0f32][..])).collect();
+    deme::io::writer::write(&file, &tensors, &Default::default()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_deme"));
+    let mut child = command.args(["inspect", "--tensors"]).arg(&file).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}

@@ -15,7 +15,7 @@ use crate::kernels::EXAMPLES;
 use crate::recording::{Op, Recording, Role, Tensor};
 use crate::reference::interpret::{Rounding, State};
 use crate::rng::{self, Purpose};
-use crate::shader::{Variant, cards};
+use crate::shader::{Card, Limits, Variant, cards};
 use crate::shape::DType;
 
 /// Errors are relative to an element and its tensor's root mean square. Sums in f32 stay below 1e-5 in the examples'
@@ -80,22 +80,46 @@ impl Report {
     }
 }
 
+/// What a tensor holds, before or after an op.
+type Contents<V> = Vec<(Tensor, Vec<V>)>;
+
 /// Tests all kernels. A driver that refuses a kernel is that kernel's failure; a lost device ends the test.
 pub fn run(gpu: &Gpu, global: &Global) -> Result<Report> {
+    let recordings = EXAMPLES.iter().map(|example| example()).collect::<Result<Vec<_>>>()?;
+    let limits = gpu.limits();
+    let calls = recordings.iter().flat_map(|r| &r.ops).map(|op| fitting(op, &limits).count()).sum::<usize>();
+    let bar = global.progress(calls as u64, "self-test", "calls");
+    let report = examine(&recordings, &limits, |recording, op, variant, before| {
+        bar.inc(1);
+        on_gpu(gpu, recording, op, variant, before)
+    });
+    bar.finish_and_clear();
+    report
+}
+
+/// The variants of an op's kernel that may run within these limits.
+fn fitting(op: &Op, limits: &Limits) -> impl Iterator<Item = &'static Variant> {
+    let card: &'static Card = op.card;
+    card.variants.iter().filter(|v| (v.fits)(&op.params, limits))
+}
+
+/// Holds every op of the recordings, in every variant within the limits, to its twin. `execute` gives the op's outputs
+/// from what its inputs hold before it.
+fn examine(
+    recordings: &[Recording],
+    limits: &Limits,
+    mut execute: impl FnMut(&Recording, &Op, &Variant, &Contents<f64>) -> Result<Contents<f32>>,
+) -> Result<Report> {
     let start = Instant::now();
     let mut outcomes = BTreeMap::<&'static str, Outcome>::new();
-    let recordings = EXAMPLES.iter().map(|example| example()).collect::<Result<Vec<_>>>()?;
-    let ops: usize = recordings.iter().map(|r| r.ops.len()).sum();
-    let bar = global.progress(ops as u64, "self-test", "calls");
-    for recording in &recordings {
+    for recording in recordings {
         let mut state = initial(recording)?;
         for (k, op) in recording.ops.iter().enumerate() {
             let before = advance(recording, k, &mut state)?;
-            let limits = gpu.limits();
-            for variant in op.card.variants.iter().filter(|v| (v.fits)(&op.params, &limits)) {
+            for variant in fitting(op, limits) {
                 let outcome = outcomes.entry(variant.stem).or_default();
                 outcome.calls += 1;
-                match on_gpu(gpu, recording, op, variant, &before) {
+                match execute(recording, op, variant, &before) {
                     Ok(outputs) => {
                         let errors = outputs.iter().map(|(t, got)| worst_error(got, &state.get(t)));
                         outcome.worst = errors.fold(outcome.worst, f64::max);
@@ -104,10 +128,8 @@ pub fn run(gpu: &Gpu, global: &Global) -> Result<Report> {
                     Err(e) => outcome.failure = Some(e.to_string()),
                 }
             }
-            bar.inc(1);
         }
     }
-    bar.finish_and_clear();
     Ok(Report { outcomes, seconds: start.elapsed().as_secs_f64() })
 }
 
@@ -140,7 +162,7 @@ fn initial(recording: &Recording) -> Result<State> {
 }
 
 /// Runs op k on its twin; returns what it found in the tensors that it reads or updates.
-fn advance(recording: &Recording, k: usize, state: &mut State) -> Result<Vec<(Tensor, Vec<f64>)>> {
+fn advance(recording: &Recording, k: usize, state: &mut State) -> Result<Contents<f64>> {
     let op = &recording.ops[k];
     let found = |state: &State| op.reads.iter().chain(&op.updates).map(|t| (*t, state.get(t))).collect::<Vec<_>>();
     let before = found(state);
@@ -165,8 +187,8 @@ fn on_gpu(
     recording: &Recording,
     op: &Op,
     variant: &Variant,
-    before: &[(Tensor, Vec<f64>)],
-) -> Result<Vec<(Tensor, Vec<f32>)>> {
+    before: &Contents<f64>,
+) -> Result<Contents<f32>> {
     let mut alone = Recording::new(op.label());
     let mut externals = Externals::new();
     let mut moved = HashMap::new();
@@ -224,8 +246,57 @@ fn worst_error(got: &[f32], expected: &[f64]) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::reference::{Call, find};
+    use crate::shader::card::DEFAULT_LIMITS;
+
+    /// A perfect adapter: the twin, rounded to f32.
+    fn twin(op: &Op, before: &Contents<f64>) -> Contents<f32> {
+        let (reads, updates) = before.split_at(op.reads.len());
+        let values = |side: &[(Tensor, Vec<f64>)]| side.iter().map(|(_, v)| v.clone()).collect::<Vec<_>>();
+        let mut writes: Vec<_> = op.writes.iter().map(|t| vec![f64::NAN; t.elements() as usize]).collect();
+        let (reads, mut updates) = (values(reads), values(updates));
+        find(op.card.word).unwrap()(&mut Call {
+            params: &op.params,
+            reads: &reads,
+            writes: &mut writes,
+            updates: &mut updates,
+        });
+        let outputs = writes.into_iter().chain(updates);
+        let rounded = outputs.map(|v| v.into_iter().map(|x| x as f32).collect());
+        op.writes.iter().chain(&op.updates).copied().zip(rounded).collect()
+    }
+
+    fn outcome(tamper: impl Fn(&str, &mut Contents<f32>) -> Result<()>) -> Report {
+        let recordings = [crate::kernels::pointwise::examples().unwrap()];
+        let report = examine(&recordings, &DEFAULT_LIMITS, |_, op, variant, before| {
+            let mut outputs = twin(op, before);
+            tamper(variant.stem, &mut outputs).map(|()| outputs)
+        });
+        report.unwrap()
+    }
+
+    #[test]
+    fn a_perfect_adapter_passes_and_each_fault_is_blamed_on_its_kernel() {
+        let sound = outcome(|_, _| Ok(()));
+        assert!(sound.wrong().is_empty() && sound.outcomes.len() >= 5);
+        let faults: [fn(&mut f32); 3] = [|x| *x += 0.01, |x| *x = f32::NAN, |x| *x = -*x];
+        for fault in faults {
+            let report = outcome(|stem, outputs| {
+                if stem == "silu_forward" {
+                    fault(&mut outputs[0].1[149]);
+                }
+                Ok(())
+            });
+            assert_eq!(report.wrong(), ["silu_forward"]);
+        }
+        let refused = |stem: &str, _: &mut Contents<f32>| {
+            if stem == "scale" { Err(Error::shape("scale", "refused")) } else { Ok(()) }
+        };
+        assert_eq!(outcome(refused).wrong(), ["scale"]);
+    }
 
     #[test]
     fn errors_are_relative_and_a_nan_is_the_worst() {
