@@ -2,7 +2,7 @@
 //! stays within WebGPU's defaults and translates. Called by `host.rs`; needs no GPU.
 
 use deme::kernels::EXAMPLES;
-use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Limits, Variant};
+use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Variant};
 use deme::shader::{cards, template, translate};
 use naga::valid::{GlobalUse, ModuleInfo};
 use naga::{AddressSpace, Module, ScalarKind, TypeInner};
@@ -11,9 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Bytes of workgroup memory and storage buffers that every adapter grants.
 const WORKGROUP_BYTES: u32 = 16384;
 const STORAGE_BUFFERS: usize = 8;
-
-/// What every adapter grants, and subgroups of 8 as CPU rasterisers have them.
-const LIMITS: Limits = Limits { subgroup: 8, ..DEFAULT_LIMITS };
 
 /// Parameter words by kernel word, from the examples.
 fn parameters() -> BTreeMap<&'static str, BTreeSet<Vec<u32>>> {
@@ -28,7 +25,7 @@ fn parameters() -> BTreeMap<&'static str, BTreeSet<Vec<u32>>> {
 
 /// The distinct texts of a variant over these parameters.
 fn renderings(variant: &Variant, parameters: &BTreeSet<Vec<u32>>) -> BTreeMap<Constants, String> {
-    let fitting = parameters.iter().filter(|p| (variant.fits)(p, &LIMITS));
+    let fitting = parameters.iter().filter(|p| (variant.fits)(p, &translate::LIMITS));
     fitting
         .map(|p| (variant.constants)(p))
         .map(|constants| (constants.clone(), template::render(variant, &constants).unwrap()))

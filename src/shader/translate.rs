@@ -7,6 +7,10 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ResourceBinding, ShaderStage};
 
 use crate::error::{Error, Result};
+use crate::shader::card::{DEFAULT_LIMITS, Limits};
+
+/// For which adapters shaders are translated: what every one grants, and subgroups of 8 as CPU rasterisers have them.
+pub const LIMITS: Limits = Limits { subgroup: 8, ..DEFAULT_LIMITS };
 
 const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
     index: BoundsCheckPolicy::Restrict,

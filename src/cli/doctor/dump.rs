@@ -6,7 +6,6 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::kernels::EXAMPLES;
-use crate::shader::card::DEFAULT_LIMITS;
 use crate::shader::{template, translate};
 
 /// Every variant, rendered for the parameters of the kernels' examples; returns the number of files.
@@ -15,7 +14,7 @@ pub fn run(dir: &Path) -> Result<usize> {
     let (mut seen, mut files) = (BTreeSet::new(), 0);
     for example in EXAMPLES {
         for op in example()?.ops {
-            for variant in op.card.variants.iter().filter(|v| (v.fits)(&op.params, &DEFAULT_LIMITS)) {
+            for variant in op.card.variants.iter().filter(|v| (v.fits)(&op.params, &translate::LIMITS)) {
                 let constants = (variant.constants)(&op.params);
                 let name = constants.iter().fold(variant.stem.to_string(), |n, (_, v)| format!("{n}-{v}"));
                 if !seen.insert(name.clone()) {
