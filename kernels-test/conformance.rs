@@ -96,9 +96,9 @@ fn resample() {
 }
 
 /// Cases in all, difference quotients and planted faults that a full run must reach.
-const FLOOR_CASES: usize = 100;
-const FLOOR_GRADIENTS: usize = 20;
-const FLOOR_FAULTS: usize = 10;
+const FLOOR_CASES: usize = 3000;
+const FLOOR_GRADIENTS: usize = 1000;
+const FLOOR_FAULTS: usize = 100;
 
 /// Waits for every family (or runs it), prints the totals, and fails on a kernel that no family has a floor for.
 #[test]

@@ -38,21 +38,19 @@ fn adamw_bound(t: &Twinned) -> Vec<Vec<f64>> {
     if status[1] == 0.0 {
         return vec![vec![0.0; n]; 4];
     }
-    let mut bounds = vec![vec![0.0; n]; 4];
-    for i in 0..n {
+    let element = |i: usize| {
         let g = (t.before[1][i] * status[0]).abs();
+        let (m, v) = (t.outputs[2][i].abs(), t.outputs[3][i]);
         let first = 4.0 * U * (t.before[2][i].abs() + g) + TINY;
-        let second = 4.0 * U * t.outputs[3][i] + TINY;
-        let denominator = t.outputs[3][i].sqrt() / scalars[6] + scalars[4];
-        let step = scalars[5] * t.outputs[2][i].abs() / denominator;
+        let denominator = v.sqrt() / scalars[6] + scalars[4];
+        let step = scalars[5] / denominator;
+        let theta = 2.0 * U * t.before[0][i].abs() + 16.0 * U * step * m + step * first;
         // Where v is so small that it may be flushed to zero, its root is what the denominator may lose.
-        let flushed = scalars[5] * TINY.sqrt() / scalars[6] * t.outputs[2][i].abs() / denominator.powi(2);
-        bounds[0][i] = 2.0 * U * t.before[0][i].abs() + 16.0 * U * step + scalars[5] * first / denominator;
-        bounds[0][i] += if t.outputs[3][i] < 1e6 * TINY { flushed } else { 0.0 };
-        bounds[2][i] = first;
-        bounds[3][i] = second;
-    }
-    bounds
+        let flushed = step * m * TINY.sqrt() / scalars[6] / denominator;
+        [theta + if v < 1e6 * TINY { flushed } else { 0.0 }, 0.0, first, 4.0 * U * v + TINY]
+    };
+    let elements: Vec<_> = (0..n).map(element).collect();
+    (0..4).map(|output| elements.iter().map(|e| e[output]).collect()).collect()
 }
 
 fn ema_bound(t: &Twinned) -> Vec<Vec<f64>> {

@@ -61,7 +61,7 @@ fn length(op: &'static str, what: &str, x: &Tensor, n: u32) -> Result<()> {
 /// Updates `status` [4] with the norm over all `gradients` together, clipped to `max_norm` (0: not at all).
 pub fn gradient_norm(rec: &mut Recording, gradients: &[Tensor], max_norm: f32, status: &Tensor) -> Result<()> {
     length("gradient_norm", "status", status, STATUS)?;
-    if gradients.is_empty() || !(max_norm >= 0.0) {
+    if gradients.is_empty() || max_norm.is_nan() || max_norm < 0.0 {
         let n = gradients.len();
         return Err(Error::shape("gradient_norm", format!("{n} gradients, to be clipped to {max_norm}")));
     }

@@ -20,8 +20,6 @@ pub enum Tolerance {
     /// For kernels whose business is to find non-finite values: where the twin's value is no finite f32, neither is the
     /// output; a finite value is held to the bound (as in `Custom`).
     Flagging(fn(&Twinned) -> Vec<Vec<f64>>),
-    /// One tolerance an output.
-    Each(&'static [Tolerance]),
 }
 
 /// Half the spacing of f32 at 1.
@@ -148,7 +146,6 @@ impl Tolerance {
                 }
                 within(&got, &expected, &bound)
             }
-            Self::Each(each) => each[j].check(t, j, got),
         }
     }
 }

@@ -9,7 +9,7 @@ use deme::shape::DType;
 const STEP: f64 = 1e-5;
 const RELATIVE: f64 = 1e-6;
 /// Elements of each input that are differentiated by.
-const SAMPLES: usize = 12;
+const SAMPLES: usize = 20;
 
 fn initial(rec: &Recording, bench: &Bench) -> Result<State, String> {
     let mut externals = std::collections::HashMap::new();
