@@ -31,7 +31,7 @@ fn weight_terms(op: &Op) -> u64 {
 type Case = [u32; 8];
 const RIGHT: u32 = u32::MAX;
 
-const SHAPES: [Case; 52] = [
+const SHAPES: [Case; 55] = [
     [1, 1, 1, 1, 1, 3, 1, 1],
     [1, 1, 1, 4, 4, 3, 1, 1],
     [1, 2, 3, 1, 5, 3, 1, 1],
@@ -84,6 +84,10 @@ const SHAPES: [Case; 52] = [
     [1, 257, 2, 4, 4, 3, 1, 1],
     [1, 1, 256, 4, 8, 3, 1, 1],
     [1, 255, 3, 8, 4, 3, 2, 1],
+    // Enough tiles that larger ones are chosen, for y, dx and dw.
+    [1, 128, 130, 4, 64, 3, 1, 1],
+    [2, 65, 64, 64, 4, 3, 1, 1],
+    [1, 2, 2, 256, 256, 3, 1, 1],
 ];
 
 fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {
@@ -160,6 +164,15 @@ pub fn cases(f: &mut Family) {
 }
 
 const FAULTS: &[Fault] = &[
+    Fault::shader("transposed taps", "conv2d_forward", "conv2d_forward_tiled", "tap / ${KW}u", "tap % ${KW}u"),
+    Fault::shader("between the outputs", "conv2d_backward_input", "conv2d_backward_input_tiled", "&& whole", ""),
+    Fault::shader(
+        "last line lost",
+        "conv2d_backward_weight",
+        "conv2d_backward_weight_tiled",
+        "lines) * p.out_w",
+        "lines - 1u) * p.out_w",
+    ),
     Fault::shader("wraps round the edge", "conv2d_forward", "conv2d_forward_v1", "&& ix < p.in_w", ""),
     Fault::shader("wrong tap", "conv2d_forward", "conv2d_forward_subgroup", "tap * p.cin", "ky * p.cin"),
     Fault::shader("bias lost", "conv2d_forward", "conv2d_forward_subgroup", "+ offset;\n        }", ";\n        }"),

@@ -20,7 +20,7 @@ pub const TOLERANCES: &[(&str, Tolerance)] = &[
 ];
 
 /// m, k, n: ones, primes, 255 to 257, and below, at and above every tile's edges, in fours and not.
-const SHAPES: [[u32; 3]; 52] = [
+const SHAPES: [[u32; 3]; 56] = [
     [1, 1, 1],
     [1, 4, 4],
     [2, 3, 5],
@@ -73,6 +73,11 @@ const SHAPES: [[u32; 3]; 52] = [
     [4100, 8, 4],
     [6144, 12, 20],
     [19, 1500, 28],
+    // Enough tiles that larger ones are chosen, forward and for the weight.
+    [16_400, 4, 64],
+    [8192, 4, 68],
+    [5, 16_384, 64],
+    [4, 8196, 64],
 ];
 
 /// Layer, its gradients, and a bias in every second case.
@@ -222,6 +227,14 @@ pub fn cases(f: &mut Family) {
 }
 
 const FAULTS: &[Fault] = &[
+    Fault::shader(
+        "a term lost",
+        "matmul_forward",
+        "matmul_forward_tiled",
+        "let last_term = p.k;",
+        "let last_term = p.k - 4u;",
+    ),
+    Fault::shader("unscaled", "matmul_backward_weight", "matmul_backward_weight_tiled", "p.alpha * ", "-"),
     Fault::shader("a row short", "matmul_forward", "matmul_forward_v1", "k < p.k", "k + 1u < p.k"),
     Fault::shader("bias lost", "matmul_forward", "matmul_forward_subgroup", "+ offset", ""),
     Fault::shader("one lane's term thrice", "matmul_forward", "matmul_forward_subgroup", "min(k + lane,", "min(k,"),

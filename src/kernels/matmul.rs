@@ -81,7 +81,7 @@ const ROWS_PER_SUM: u32 = 256;
 /// y [cols] += the sum of the rows of x, seen as a matrix of as many columns.
 pub fn column_sum(rec: &mut Recording, x: &Tensor, y: &Tensor) -> Result<()> {
     let cols = y.elements();
-    if cols == 0 || x.elements() % cols != 0 || x.elements() > u64::from(u32::MAX) {
+    if cols == 0 || !x.elements().is_multiple_of(cols) || x.elements() > u64::from(u32::MAX) {
         return Err(Error::shape("column_sum", format!("{} has no rows of {}", x.shape, y.shape)));
     }
     let (rows, cols) = ((x.elements() / cols) as u32, cols as u32);
@@ -118,7 +118,7 @@ pub(super) fn summed_in_chunks(terms: u32, rows: u32, cols: u32) -> u32 {
 /// dw += x^T dy of one plain product.
 fn backward_weight(rec: &mut Recording, p: &MatmulParams, x: &Tensor, dy: &Tensor, dw: &Tensor) -> Result<()> {
     let wanted = summed_in_chunks(p.m, p.k, p.n);
-    let chunks = (1..=wanted).rev().find(|chunks| p.m % chunks == 0).unwrap_or(1);
+    let chunks = (1..=wanted).rev().find(|&chunks| p.m.is_multiple_of(chunks)).unwrap_or(1);
     let m = p.m / chunks;
     let (x_outer, w_outer, y_outer) = (m * p.k, p.k * p.n, m * p.n);
     let p = MatmulParams { m, batch_outer: chunks, x_outer, w_outer, y_outer, ..*p };

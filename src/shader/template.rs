@@ -17,6 +17,7 @@ const SHARED: &[(&str, &str)] = &[
     ("attention_tile.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/attention_tile.wgsl"))),
     ("sum64.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/sum64.wgsl"))),
     ("finite.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/finite.wgsl"))),
+    ("tile_multiply.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/tile_multiply.wgsl"))),
     ("subgroup_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/subgroup_rows.wgsl"))),
     ("conv2d_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_params.wgsl"))),
     ("matmul_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_params.wgsl"))),

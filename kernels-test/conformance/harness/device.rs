@@ -7,7 +7,7 @@ use deme::recording::{Op, Recording, Tensor};
 use deme::shader::card::{Card, Class, Variant};
 use deme::shape::DType;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Guard words on each side of every buffer.
 pub const GUARD: usize = 1024;
@@ -87,6 +87,9 @@ pub fn untouched(op: &Op, before: &Words, after: &Words) -> Result<Words, String
 
 /// Runs the op `runs` times from the same contents; the buffers after each run, with their guard words.
 pub fn run(op: &Op, dtypes: &[DType], before: &Words, checked: bool, runs: usize) -> Result<Vec<Words>, String> {
+    // wgpu 30 asserts in a wait when another thread submits meanwhile.
+    static BUSY: Mutex<()> = Mutex::new(());
+    let _alone = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
     let gpu = gpu();
     let fail = |e: deme::error::Error| format!("{e}");
     let mut rec = Recording::new(op.label());

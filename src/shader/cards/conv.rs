@@ -1,8 +1,8 @@
 //! Cards of the convolution: forward, and its gradients with respect to input and weight.
 //! Built by `kernels::conv2d`; twins in `reference::conv`.
 
-use super::gemm::{Lanes, lanes, subgroup};
-use crate::shader::card::{Card, Params, plain, read, update, write};
+use super::tiles::{Lanes, Tile, lanes, subgroup, tile};
+use crate::shader::card::{Card, Class, Constants, Limits, Params, Variant, plain, read, update, write};
 use crate::{params, wgsl};
 
 params! {
@@ -70,17 +70,60 @@ fn weight_lanes(words: &[u32]) -> Lanes {
     lanes(p.terms(), p.cout, p.cout).whole_rows()
 }
 
+/// A variant for GPUs, over channels in fours.
+const fn tiled(
+    file: (&'static str, &'static str),
+    constants: fn(&[u32]) -> Constants,
+    groups: fn(&[u32]) -> u64,
+) -> Variant {
+    let fits = |words: &[u32], _: &Limits| {
+        let p = Conv2dParams::of(words);
+        (p.cin | p.cout).is_multiple_of(4)
+    };
+    Variant { stem: file.0, source: file.1, class: Class::Gpu, constants, fits, groups }
+}
+
+fn forward_tile(words: &[u32]) -> Tile {
+    let p = Conv2dParams::of(words);
+    tile(p.out_pixels(), p.cout, 1)
+}
+
+fn input_tile(words: &[u32]) -> Tile {
+    let p = Conv2dParams::of(words);
+    tile(p.in_pixels(), p.cin, 1)
+}
+
+fn weight_tile(words: &[u32]) -> Tile {
+    let p = Conv2dParams::of(words);
+    tile(p.terms(), p.cout, u64::from(p.chunks()))
+}
+
+/// The tile's constants, and those by which the shader divides.
+fn with(tile: Tile, more: &[(&'static str, u32)]) -> Constants {
+    let mut constants = tile.constants();
+    constants.extend(more);
+    constants
+}
+
 /// y = x * w + bias
 pub static CONV2D_FORWARD: Card = Card {
     word: "conv2d_forward",
     params: Conv2dParams::FIELDS,
     bindings: &[read("x"), read("w"), read("bias"), write("y")],
     variants: &[
+        tiled(
+            wgsl!("conv2d_forward_tiled"),
+            |words| {
+                let p = Conv2dParams::of(words);
+                with(forward_tile(words), &[("KW", p.kw)])
+            },
+            |words| forward_tile(words).tiles(),
+        ),
         subgroup(
             wgsl!("conv2d_forward_subgroup"),
             |words| {
                 let mut constants = forward_lanes(words).constants();
-                constants.push(("WHOLE_TAPS", u32::from(Conv2dParams::of(words).cin % 8 == 0)));
+                constants.push(("WHOLE_TAPS", u32::from(Conv2dParams::of(words).cin.is_multiple_of(8))));
                 constants
             },
             |words| forward_lanes(words).tiles(),
@@ -99,14 +142,23 @@ pub static CONV2D_BACKWARD_INPUT: Card = Card {
     params: Conv2dParams::FIELDS,
     bindings: &[read("dy"), read("w"), write("dx")],
     variants: &[
+        tiled(
+            wgsl!("conv2d_backward_input_tiled"),
+            |words| {
+                let p = Conv2dParams::of(words);
+                with(input_tile(words), &[("KW", p.kw), ("STRIDE", p.stride)])
+            },
+            |words| input_tile(words).tiles(),
+        ),
         subgroup(
             wgsl!("conv2d_backward_input_subgroup"),
             |words| {
                 let p = Conv2dParams::of(words);
-                let phases = if p.in_h % p.stride == 0 && p.in_w % p.stride == 0 { p.stride } else { 1 };
+                let phases =
+                    if p.in_h.is_multiple_of(p.stride) && p.in_w.is_multiple_of(p.stride) { p.stride } else { 1 };
                 let mut constants = input_lanes(words).constants();
                 constants.extend([
-                    ("WHOLE_TAPS", u32::from(p.cout % 8 == 0)),
+                    ("WHOLE_TAPS", u32::from(p.cout.is_multiple_of(8))),
                     ("STRIDE", p.stride),
                     ("PHASES", phases),
                 ]);
@@ -128,6 +180,14 @@ pub static CONV2D_BACKWARD_WEIGHT: Card = Card {
     params: Conv2dParams::FIELDS,
     bindings: &[read("x"), read("dy"), update("dw")],
     variants: &[
+        tiled(
+            wgsl!("conv2d_backward_weight_tiled"),
+            |words| {
+                let p = Conv2dParams::of(words);
+                with(weight_tile(words), &[("KW", p.kw)])
+            },
+            |words| u64::from(Conv2dParams::of(words).chunks()) * weight_tile(words).tiles(),
+        ),
         subgroup(
             wgsl!("conv2d_backward_weight_subgroup"),
             |words| weight_lanes(words).constants(),

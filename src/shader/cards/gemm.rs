@@ -1,6 +1,7 @@
 //! Cards of the matrix products, the transpose and the column sum.
 //! Built by `kernels::matmul` (and `kernels::attention`); twins in `reference::gemm`.
 
+use super::tiles::{Lanes, Tile, lanes, subgroup, tile};
 use crate::shader::card::{Card, Class, Constants, Limits, Params, Variant, plain, read, update, write};
 use crate::{params, wgsl};
 
@@ -104,51 +105,6 @@ fn matmul_flops(words: &[u32]) -> u64 {
     2 * p.batch() * u64::from(p.m) * u64::from(p.n) * u64::from(p.k)
 }
 
-/// A tile of the `_subgroup` variants: R rows of 8 lanes of V columns each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lanes {
-    r: u32,
-    v: u32,
-    rows: u32,
-    columns: u32,
-}
-
-/// The tile for an output of this size; `strides` (or'ed together) tell whether its rows and
-/// w's start at whole vectors. Costs measured on Mesa 25's lavapipe: vectors of 4 and 2 cost as much a column, of 1 1.7
-/// times as much; sums must stay within 32 registers of 8 lanes.
-pub(super) fn lanes(rows: u32, columns: u32, strides: u32) -> Lanes {
-    let cost = |v: u32| u64::from(columns.div_ceil(8 * v)) * if v == 1 { 17 } else { 10 * u64::from(v) };
-    let fitting = [4, 2, 1].into_iter().filter(|v| columns % v == 0 && strides % v == 0);
-    let v = fitting.min_by_key(|&v| cost(v)).unwrap_or(1);
-    let most = if v == 1 { 16 } else { 8 };
-    Lanes { r: rows.next_power_of_two().min(most), v, rows, columns }
-}
-
-impl Lanes {
-    /// At least 8 rows, where each lane loads for one.
-    pub(super) fn whole_rows(self) -> Self {
-        Self { r: self.r.max(8), ..self }
-    }
-
-    pub(super) fn constants(self) -> Constants {
-        vec![("R", self.r), ("V", self.v)]
-    }
-
-    pub(super) fn tiles(self) -> u64 {
-        u64::from(self.rows.div_ceil(self.r)) * u64::from(self.columns.div_ceil(8 * self.v))
-    }
-}
-
-/// A variant for CPU rasterisers whose subgroups are 8 lanes.
-pub(super) const fn subgroup(
-    file: (&'static str, &'static str),
-    constants: fn(&[u32]) -> Constants,
-    groups: fn(&[u32]) -> u64,
-) -> Variant {
-    let fits = |_: &[u32], limits: &Limits| limits.subgroup == 8;
-    Variant { stem: file.0, source: file.1, class: Class::Cpu, constants, fits, groups }
-}
-
 fn forward_lanes(words: &[u32]) -> Lanes {
     let p = MatmulParams::of(words);
     lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner)
@@ -159,12 +115,41 @@ fn weight_lanes(words: &[u32]) -> Lanes {
     lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).whole_rows()
 }
 
+/// A variant for GPUs, over vectors of 4 on all sides.
+const fn tiled(
+    file: (&'static str, &'static str),
+    constants: fn(&[u32]) -> Constants,
+    groups: fn(&[u32]) -> u64,
+) -> Variant {
+    let fits = |words: &[u32], _: &Limits| {
+        let p = MatmulParams::of(words);
+        let strides = p.x_outer | p.x_inner | p.w_outer | p.w_inner | p.y_outer | p.y_inner;
+        (p.k | p.n | p.ldx | p.ldw | p.ldy | strides).is_multiple_of(4)
+    };
+    Variant { stem: file.0, source: file.1, class: Class::Gpu, constants, fits, groups }
+}
+
+fn forward_tile(words: &[u32]) -> Tile {
+    let p = MatmulParams::of(words);
+    tile(p.m, p.n, p.batch())
+}
+
+fn weight_tile(words: &[u32]) -> Tile {
+    let p = MatmulParams::of(words);
+    tile(p.k, p.n, p.batch())
+}
+
 /// y = alpha x w + bias
 pub static MATMUL_FORWARD: Card = Card {
     word: "matmul_forward",
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("w"), read("bias"), write("y")],
     variants: &[
+        tiled(
+            wgsl!("matmul_forward_tiled"),
+            |words| forward_tile(words).constants(),
+            |words| MatmulParams::of(words).batch() * forward_tile(words).tiles(),
+        ),
         subgroup(
             wgsl!("matmul_forward_subgroup"),
             |words| forward_lanes(words).constants(),
@@ -184,6 +169,11 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("dy"), update("dw")],
     variants: &[
+        tiled(
+            wgsl!("matmul_backward_weight_tiled"),
+            |words| weight_tile(words).constants(),
+            |words| MatmulParams::of(words).batch() * weight_tile(words).tiles(),
+        ),
         subgroup(
             wgsl!("matmul_backward_weight_subgroup"),
             |words| weight_lanes(words).constants(),

@@ -11,6 +11,7 @@ pub mod optim;
 pub mod norm;
 pub mod pointwise;
 pub mod resample;
+mod tiles;
 
 use crate::shader::card::Card;
 

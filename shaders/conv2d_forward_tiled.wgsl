@@ -1,0 +1,76 @@
+// conv2d_forward: y = x * w + bias
+// Called by kernels/conv2d.rs. CPU twin: reference/conv.rs. Test: kernels-test/conformance/conv.rs.
+// Shapes: x (batch, in_h, in_w, cin), w (kh, kw, cin, cout), bias (cout), y (batch, out_h, out_w, cout); channels in fours.
+// Grid: one workgroup a tile of TY RM pixels x 4 TX channels: a matrix product whose rows of A are gathered as they are read.
+//% include "index.wgsl"
+//% include "conv2d_params.wgsl"
+//% set A_BY_TERM = false
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+var<workgroup> sh_a: array<vec4<f32>, ${TY * RM * 4}>;
+var<workgroup> sh_b: array<vec4<f32>, ${TX * 16}>;
+
+// The image of a pixel of y, and where its window starts (wrapping below 0 where it reaches into the padding).
+struct Row { image: u32, y: u32, x: u32, real: bool }
+
+fn row_of(row: u32) -> Row {
+    let p = params;
+    let n = row / (p.out_h * p.out_w);
+    let oy = row / p.out_w - n * p.out_h;
+    let ox = row % p.out_w;
+    return Row(n * p.in_h, oy * p.stride - p.pad_top, ox * p.stride - p.pad_left, n < p.batch);
+}
+
+fn load_a(row: Row, term: u32, terms: u32) -> vec4<f32> {
+    let tap = term / params.cin;
+    let iy = row.y + tap / ${KW}u;
+    let ix = row.x + tap % ${KW}u;
+    if row.real && term < terms && iy < params.in_h && ix < params.in_w {
+        return x[(((row.image + iy) * params.in_w + ix) * params.cin + term % params.cin) / 4u];
+    }
+    return vec4<f32>();
+}
+
+fn load_b(term: u32, terms: u32, column: u32) -> vec4<f32> {
+    let columns = params.cout / 4u;
+    if term < terms && column < columns {
+        return w[term * columns + column];
+    }
+    return vec4<f32>();
+}
+
+@compute @workgroup_size(${TX * TY})
+fn conv2d_forward_tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                        @builtin(local_invocation_index) lane: u32) {
+    let p = params;
+    let columns = p.cout / 4u;
+    let tiles_n = (columns + ${TX - 1}u) / ${TX}u;
+    let tile = group_index(group, groups);
+    let row0 = tile / tiles_n * ${TY * RM}u;
+    let pixels = p.batch * p.out_h * p.out_w;
+    if row0 >= pixels {
+        return;
+    }
+    let column0 = tile % tiles_n * ${TX}u;
+    let first_term = 0u;
+    let last_term = p.kh * p.kw * p.cin;
+//% include "tile_multiply.wgsl"
+    let row = row0 + thread_row;
+    let column = column0 + thread_column;
+    if column < columns {
+        var offset = vec4<f32>();
+        if p.has_bias != 0u {
+            offset = bias[column];
+        }
+//% for i in range(RM)
+        if row + ${i}u < pixels {
+            y[(row + ${i}u) * columns + column] = sum${i} + offset;
+        }
+//% endfor
+    }
+}

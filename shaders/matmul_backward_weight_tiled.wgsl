@@ -1,0 +1,68 @@
+// matmul_backward_weight: dw += alpha x^T dy
+// Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
+// Shapes: x (m, k), dy (m, n), dw (k, n), batched; k, n and strides in fours. Grid: one workgroup a tile of TY RM x 4 TX of dw.
+//% include "index.wgsl"
+//% include "matmul_params.wgsl"
+//% set A_BY_TERM = true
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> dy: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> dw: array<vec4<f32>>;
+
+var<workgroup> sh_a: array<vec4<f32>, ${TY * RM * 4}>;
+var<workgroup> sh_b: array<vec4<f32>, ${TX * 16}>;
+var<private> x_start: u32;
+var<private> dy_start: u32;
+
+struct Row { start: u32, real: bool }
+
+fn row_of(row: u32) -> Row {
+    return Row(x_start + row, row < params.k);
+}
+
+fn load_a(row: Row, term: u32, terms: u32) -> vec4<f32> {
+    if row.real && term < terms {
+        return x[(row.start + term * params.ldx) / 4u];
+    }
+    return vec4<f32>();
+}
+
+fn load_b(term: u32, terms: u32, column: u32) -> vec4<f32> {
+    if term < terms && column < params.n / 4u {
+        return dy[(dy_start + term * params.ldy) / 4u + column];
+    }
+    return vec4<f32>();
+}
+
+@compute @workgroup_size(${TX * TY})
+fn matmul_backward_weight_tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+                                @builtin(local_invocation_index) lane: u32) {
+    let p = params;
+    let tiles_k = (p.k + ${TY * RM - 1}u) / ${TY * RM}u;
+    let tiles_n = (p.n + ${TX * 4 - 1}u) / ${TX * 4}u;
+    let tile = group_index(group, groups);
+    let batch = tile / (tiles_k * tiles_n);
+    if batch >= p.batch_outer * p.batch_inner {
+        return;
+    }
+    let outer = batch / p.batch_inner;
+    let inner = batch % p.batch_inner;
+    x_start = outer * p.x_outer + inner * p.x_inner;
+    dy_start = outer * p.y_outer + inner * p.y_inner;
+    let row0 = tile % (tiles_k * tiles_n) / tiles_n * ${TY * RM}u;
+    let column0 = tile % tiles_n * ${TX}u;
+    let first_term = 0u;
+    let last_term = p.m;
+//% include "tile_multiply.wgsl"
+    let row = row0 + thread_row;
+    let column = column0 + thread_column;
+    if column < p.n / 4u {
+        let dw_start = (outer * p.w_outer + inner * p.w_inner) / 4u + column;
+//% for i in range(RM)
+        if row + ${i}u < p.k {
+            dw[dw_start + (row + ${i}u) * (p.ldw / 4u)] += p.alpha * sum${i};
+        }
+//% endfor
+    }
+}

@@ -1,0 +1,85 @@
+//! Tiles of the matrix products and convolutions: which part of the output one workgroup computes.
+//! Called by `gemm` and `conv`.
+
+use crate::shader::card::{Class, Constants, Limits, Variant};
+
+/// A tile of the `_subgroup` variants: R rows of 8 lanes of V columns each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lanes {
+    r: u32,
+    v: u32,
+    rows: u32,
+    columns: u32,
+}
+
+/// The tile for an output of this size; `strides` (or'ed together) tell whether its rows and w's start at whole vectors.
+/// Costs measured on Mesa 25's lavapipe: vectors of 4 and 2 cost as much a column, of 1 1.7 times as much; sums must stay
+/// within 32 registers of 8 lanes.
+pub(super) fn lanes(rows: u32, columns: u32, strides: u32) -> Lanes {
+    let cost = |v: u32| u64::from(columns.div_ceil(8 * v)) * if v == 1 { 17 } else { 10 * u64::from(v) };
+    let fitting = [4, 2, 1].into_iter().filter(|&v| columns.is_multiple_of(v) && strides.is_multiple_of(v));
+    let v = fitting.min_by_key(|&v| cost(v)).unwrap_or(1);
+    let most = if v == 1 { 16 } else { 8 };
+    Lanes { r: rows.next_power_of_two().min(most), v, rows, columns }
+}
+
+impl Lanes {
+    /// At least 8 rows, where each lane loads for one.
+    pub(super) fn whole_rows(self) -> Self {
+        Self { r: self.r.max(8), ..self }
+    }
+
+    pub(super) fn constants(self) -> Constants {
+        vec![("R", self.r), ("V", self.v)]
+    }
+
+    pub(super) fn tiles(self) -> u64 {
+        u64::from(self.rows.div_ceil(self.r)) * u64::from(self.columns.div_ceil(8 * self.v))
+    }
+}
+
+/// A variant for CPU rasterisers whose subgroups are 8 lanes.
+pub(super) const fn subgroup(
+    file: (&'static str, &'static str),
+    constants: fn(&[u32]) -> Constants,
+    groups: fn(&[u32]) -> u64,
+) -> Variant {
+    let fits = |_: &[u32], limits: &Limits| limits.subgroup == 8;
+    Variant { stem: file.0, source: file.1, class: Class::Cpu, constants, fits, groups }
+}
+
+/// A tile of the `_tiled` variants: TY x TX threads of RM rows x 4 columns each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tile {
+    rm: u32,
+    ty: u32,
+    tx: u32,
+    rows: u32,
+    columns: u32,
+}
+
+/// Workgroups that a GPU wants before larger tiles pay.
+const ENOUGH: f64 = 128.0;
+
+/// The tile for `batch` outputs of this size: large tiles load less for each product, small ones waste less at the edges
+/// and give more workgroups.
+pub(super) fn tile(rows: u32, columns: u32, batch: u64) -> Tile {
+    let options = [(8, 16, 16, 1.3), (4, 16, 16, 1.0), (4, 8, 8, 0.7)];
+    let scored = options.map(|(rm, ty, tx, speed)| {
+        let tile = Tile { rm, ty, tx, rows, columns };
+        let computed = tile.tiles() as f64 * f64::from(rm * ty) * f64::from(4 * tx);
+        let useful = f64::from(rows) * f64::from(columns) / computed;
+        (tile, speed * useful * ((tile.tiles() * batch) as f64 / ENOUGH).min(1.0))
+    });
+    scored.into_iter().fold(scored[2], |best, next| if next.1 > best.1 { next } else { best }).0
+}
+
+impl Tile {
+    pub(super) fn constants(self) -> Constants {
+        vec![("RM", self.rm), ("TY", self.ty), ("TX", self.tx)]
+    }
+
+    pub(super) fn tiles(self) -> u64 {
+        u64::from(self.rows.div_ceil(self.rm * self.ty)) * u64::from(self.columns.div_ceil(4 * self.tx))
+    }
+}
