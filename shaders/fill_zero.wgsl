@@ -1,17 +1,19 @@
 // fill_zero: y = 0
 // Called by the tape. CPU twin: reference/pointwise.rs. Test: kernels-test/conformance/pointwise.rs.
-// Shapes: y (count). Grid: one invocation an element.
+// Shapes: y (count). Grid: one invocation eight times WIDTH elements, 64 apart.
 //% include "index.wgsl"
+//% include "lanes.wgsl"
 
 struct Params { count: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<Lanes>;
 
 @compute @workgroup_size(64)
 fn fill_zero(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
              @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    if i < params.count {
-        y[i] = 0.0;
+    let count = params.count / ${WIDTH}u;
+    let first = group_index(group, groups) * 512u + lane;
+    for (var i = first; i < min(first + 512u, count); i += 64u) {
+        y[i] = Lanes();
     }
 }

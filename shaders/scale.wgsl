@@ -1,18 +1,20 @@
 // scale: y = factor x
 // Called by kernels/pointwise.rs. CPU twin: reference/pointwise.rs. Test: kernels-test/conformance/pointwise.rs.
-// Shapes: x, y (count). Grid: one invocation an element.
+// Shapes: x, y (count). Grid: one invocation eight times WIDTH elements, 64 apart.
 //% include "index.wgsl"
+//% include "lanes.wgsl"
 
 struct Params { count: u32, factor: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<Lanes>;
+@group(0) @binding(2) var<storage, read_write> y: array<Lanes>;
 
 @compute @workgroup_size(64)
 fn scale(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
          @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    if i < params.count {
+    let count = params.count / ${WIDTH}u;
+    let first = group_index(group, groups) * 512u + lane;
+    for (var i = first; i < min(first + 512u, count); i += 64u) {
         y[i] = params.factor * x[i];
     }
 }

@@ -5,7 +5,7 @@ use super::harness::case::POISON;
 use super::harness::device::{GUARD, Words};
 use super::harness::fault::{Fault, Kind};
 use super::harness::{Family, Tolerance};
-use deme::kernels::pointwise::{add, scale, silu};
+use deme::kernels::pointwise::{add, center, scale, silu};
 use deme::recording::Op;
 use deme::shader::cards::pointwise::{ACCUMULATE, CountParams, FILL_ZERO};
 
@@ -14,6 +14,7 @@ pub const TOLERANCES: &[(&str, Tolerance)] = &[
     ("accumulate", Tolerance::Ulp(1.0)),
     ("scale", Tolerance::Ulp(1.0)),
     ("fill_zero", Tolerance::Exact),
+    ("center", Tolerance::Ulp(1.0)),
     ("silu_forward", Tolerance::Transcendental),
     ("silu_backward", Tolerance::Transcendental),
 ];
@@ -38,6 +39,26 @@ const SHAPES: &[&[u32]] = &[
     &[1, 16, 16, 32],
 ];
 
+/// Pixels, channels stored.
+const CENTRED: [[u32; 2]; 16] = [
+    [1, 1],
+    [1, 4],
+    [2, 4],
+    [3, 4],
+    [7, 4],
+    [15, 4],
+    [16, 4],
+    [17, 4],
+    [64, 4],
+    [255, 4],
+    [256, 4],
+    [257, 4],
+    [63, 1],
+    [5, 7],
+    [33, 8],
+    [100, 3],
+];
+
 pub fn cases(f: &mut Family) {
     for shape in SHAPES {
         f.case(&format!("silu(a + x) / 2 {shape:?}"), |b| {
@@ -51,11 +72,21 @@ pub fn cases(f: &mut Family) {
             b.backward(&y)
         });
     }
+    for (i, &[pixels, stride]) in CENTRED.iter().enumerate() {
+        f.case(&format!("2 x - 1 of {pixels} x {stride}"), |b| {
+            let x = b.watched("x", &[pixels, stride]);
+            let y = center(&mut b.tape, &x, 1 + i as u32 % stride)?;
+            b.backward(&y)
+        });
+    }
+    f.rejects(&["center", "5 channels", "[2, 4]"], |b| {
+        let x = b.tensor("x", &[2, 4]);
+        center(&mut b.tape, &x, 5).map(drop)
+    });
     // Above 65,535 workgroups the grid folds into two dimensions.
     f.case("folded grid", |b| {
-        let y = b.tensor("y", &[4_200_000]);
-        let x = b.tensor("x", &[4_200_000]);
-        b.tape.rec.push(&ACCUMULATE, &CountParams { count: 4_200_000 }, &[x], &[], &[y])
+        let x = b.tensor("x", &[1_050_000, 4]);
+        center(&mut b.tape, &x, 3).map(drop)
     });
     f.gradient("silu(a + x) / 2, x used twice", |b| {
         let x = b.watched("x", &[5, 9]);
@@ -81,7 +112,7 @@ pub fn cases(f: &mut Family) {
             b.tape.rec.push(&FILL_ZERO, &CountParams { count: 300 }, &[], &[fresh], &[])
         });
     }
-    for word in ["add", "accumulate", "scale", "fill_zero", "silu_forward", "silu_backward"] {
+    for word in ["add", "accumulate", "scale", "fill_zero", "silu_forward", "silu_backward", "center"] {
         f.floor(word, 16);
     }
 }
@@ -100,23 +131,17 @@ const fn result(name: &'static str, change: ResultChange) -> Fault {
 type ResultChange = fn(usize, &Op, &mut Words);
 
 const FAULTS: &[Fault] = &[
-    Fault::shader("off by one in the bound", "add", "add", "i < params.count", "i + 1u < params.count"),
+    Fault::shader("off by one in the bound", "add", "add", "first + 512u, count)", "first + 512u, count - 1u)"),
     Fault::shader("off by one in the index", "add", "add", "y[i]", "y[max(i, 1u) - 1u]"),
-    Fault::shader(
-        "one lane of each group idle",
-        "add",
-        "add",
-        "if i < params.count",
-        "if lane != 63u && i < params.count",
-    ),
-    Fault::shader("second workgroup lost", "add", "add", "i < params.count", "i < params.count && group.x != 1u"),
+    Fault::shader("one lane of each group idle", "add", "add", "512u + lane;", "512u + min(lane, 62u);"),
+    Fault::shader("second round lost", "add", "add", "i += 64u", "i += 128u"),
     Fault::shader("x 0.999", "scale", "scale", "params.factor * x[i]", "params.factor * x[i] * 0.999"),
     Fault::shader("x (1 + 2^-20)", "scale", "scale", "params.factor * x[i]", "params.factor * x[i] * 1.00000095"),
     Fault::shader("sign lost", "scale", "scale", "params.factor * x[i]", "abs(params.factor * x[i])"),
     Fault::shader("minus for plus", "add", "add", "x[i] + y[i]", "x[i] - y[i]"),
     Fault::shader("operand lost", "add", "add", "x[i] + y[i]", "x[i]"),
-    Fault::shader("rounded to f16", "add", "add", "x[i] + y[i]", "unpack2x16float(pack2x16float(vec2(x[i] + y[i]))).x"),
-    Fault::shader("lost accumulation", "accumulate", "accumulate", "+=", "="),
+    Fault::shader("rounded to f16", "add", "add", "x[i] + y[i]", "quantizeToF16(x[i] + y[i])"),
+    Fault::shader("lost accumulation", "accumulate", "accumulate", "y[i] +=", "y[i] ="),
     Fault::shader("accumulated twice", "accumulate", "accumulate", "+= x[i]", "+= 2.0 * x[i]"),
     Fault::shader(
         "infinity",
@@ -126,9 +151,9 @@ const FAULTS: &[Fault] = &[
         "v / (exp(-v) * f32(params.count - params.count))",
     ),
     Fault::shader("sigmoid for SiLU", "silu_forward", "silu_forward", "v / (1.0", "1.0 / (1.0"),
-    Fault::shader("coarse exp", "silu_forward", "silu_forward", "exp(-v)", "pow(1.0 - v / 64.0, 64.0)"),
-    Fault::shader("nothing written", "fill_zero", "fill_zero", "y[i] = 0.0;", ""),
-    Fault::shader("minus zero", "fill_zero", "fill_zero", "y[i] = 0.0;", "y[i] = -0.0;"),
+    Fault::shader("coarse exp", "silu_forward", "silu_forward", "exp(-v)", "pow(1.0 - v / 64.0, Lanes(64.0))"),
+    Fault::shader("nothing written", "fill_zero", "fill_zero", "y[i] = Lanes();", ""),
+    Fault::shader("minus zero", "fill_zero", "fill_zero", "y[i] = Lanes();", "y[i] = Lanes(-0.0);"),
     Fault {
         name: "swapped inputs",
         word: "accumulate",

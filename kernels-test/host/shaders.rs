@@ -167,7 +167,7 @@ fn every_variant_is_well_formed_and_agrees_with_its_card() {
 #[test]
 fn a_wrong_shader_is_noticed() {
     let card = cards::find("scale").unwrap();
-    let text = template::render(&card.variants[0], &Vec::new()).unwrap();
+    let text = template::render(&card.variants[0], &vec![("WIDTH", 1)]).unwrap();
     let check = |from: &str, to: &str| -> Result<(), String> {
         assert!(text.contains(from), "{from}");
         let (module, info) = parse(&text.replace(from, to))?;

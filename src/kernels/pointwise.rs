@@ -2,9 +2,11 @@
 //! Called by `nn` and `model`. Shapes: any, equal on both sides.
 
 use super::{count, own, same_shape};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
-use crate::shader::cards::pointwise::{ADD, CountParams, FILL_ZERO, SCALE, SILU_BACKWARD, SILU_FORWARD, ScaleParams};
+use crate::shader::cards::pointwise::{
+    ACCUMULATE, ADD, CENTER, CenterParams, CountParams, FILL_ZERO, SCALE, SILU_BACKWARD, SILU_FORWARD, ScaleParams,
+};
 use crate::tape::{Contribution, Rule, Tape};
 
 /// z = x + y
@@ -24,6 +26,12 @@ impl Rule for AddRule {
         let whole = || dz[0].map_or(Contribution::None, Contribution::Whole);
         Ok(vec![whole(), whole()])
     }
+}
+
+/// total += x, outside of any tape.
+pub fn accumulate(rec: &mut Recording, x: &Tensor, total: &Tensor) -> Result<()> {
+    same_shape("accumulate", x, total)?;
+    rec.push(&ACCUMULATE, &CountParams { count: count("accumulate", x)? }, &[*x], &[], &[*total])
 }
 
 fn scaled(rec: &mut Recording, x: &Tensor, factor: f32) -> Result<Tensor> {
@@ -53,6 +61,18 @@ impl Rule for ScaleRule {
     }
 }
 
+/// y = 2 x - 1 (`center_input_sample`); x [..., stored channels], of which the first `channels` are real.
+pub fn center(tape: &mut Tape, x: &Tensor, channels: u32) -> Result<Tensor> {
+    let stride = x.shape.last();
+    if channels > stride {
+        return Err(Error::shape("center", format!("{channels} channels in {}", x.shape)));
+    }
+    let y = tape.rec.transient("center", x.shape);
+    tape.rec.push(&CENTER, &CenterParams { count: count("center", x)?, channels, stride }, &[*x], &[y], &[])?;
+    tape.push(&[*x], &[y], ScaleRule { factor: 2.0 });
+    Ok(y)
+}
+
 /// y = x sigmoid(x)
 pub fn silu(tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
     let y = tape.rec.transient("silu", x.shape);
@@ -75,7 +95,7 @@ impl Rule for SiluRule {
     }
 }
 
-/// Every kernel of this family once: z = silu(theta + x) / 2, with theta a parameter.
+/// Every kernel of this family once: z = (2 silu(theta + x) - 1) / 2, with theta a parameter.
 pub fn examples() -> Result<Recording> {
     let mut rec = Recording::new("pointwise");
     let [x, theta, dz] = ["x", "theta", "dz"].map(|label| own(&mut rec, label, [3, 50]));
@@ -85,6 +105,7 @@ pub fn examples() -> Result<Recording> {
     tape.parameter(theta, d_theta);
     let y = add(&mut tape, &theta, &x)?;
     let y = silu(&mut tape, &y)?;
+    let y = center(&mut tape, &y, 47)?;
     let z = scale(&mut tape, &y, 0.5)?;
     Ok(tape.backward(&[(z, dz)])?.0)
 }

@@ -2,13 +2,14 @@
 
 use super::{Call, Twin};
 use crate::shader::card::Params;
-use crate::shader::cards::pointwise::ScaleParams;
+use crate::shader::cards::pointwise::{CenterParams, ScaleParams};
 
 pub const TWINS: &[(&str, Twin)] = &[
     ("add", add),
     ("accumulate", accumulate),
     ("scale", scale),
     ("fill_zero", fill_zero),
+    ("center", center),
     ("silu_forward", silu_forward),
     ("silu_backward", silu_backward),
 ];
@@ -34,6 +35,13 @@ fn scale(c: &mut Call) {
 
 fn fill_zero(c: &mut Call) {
     c.writes[0].fill(0.0);
+}
+
+fn center(c: &mut Call) {
+    let p = CenterParams::of(c.params);
+    for (i, (y, x)) in c.writes[0].iter_mut().zip(&c.reads[0]).enumerate() {
+        *y = if i as u32 % p.stride < p.channels { 2.0 * x - 1.0 } else { 0.0 };
+    }
 }
 
 pub(super) fn sigmoid(x: f64) -> f64 {

@@ -1,7 +1,7 @@
 //! Cards of the pointwise kernels: one invocation an element.
 //! Built by `kernels::pointwise`; twins in `reference::pointwise`.
 
-use crate::shader::card::{Card, Params, per64, plain, read, update, write};
+use crate::shader::card::{Card, Params, Variant, per64, plain, read, update, write};
 use crate::{params, wgsl};
 
 params! {
@@ -13,10 +13,21 @@ params! {
     pub struct ScaleParams { pub count: u32, pub factor: f32 }
 }
 
-pub const CARDS: &[&Card] = &[&ADD, &ACCUMULATE, &SCALE, &FILL_ZERO, &SILU_FORWARD, &SILU_BACKWARD];
+params! {
+    /// `stride` channels a pixel are stored, of which the first `channels` are real.
+    pub struct CenterParams { pub count: u32, pub channels: u32, pub stride: u32 }
+}
 
-fn groups(words: &[u32]) -> u64 {
-    per64(CountParams::of(&words[..1]).count)
+pub const CARDS: &[&Card] = &[&ADD, &ACCUMULATE, &SCALE, &FILL_ZERO, &CENTER, &SILU_FORWARD, &SILU_BACKWARD];
+
+/// Elements that an invocation takes at a time.
+fn width(words: &[u32]) -> u32 {
+    if words[0].is_multiple_of(4) { 4 } else { 1 }
+}
+
+/// A kernel whose first parameter is the number of elements: eight times `width` of them an invocation.
+const fn wide(file: (&'static str, &'static str)) -> Variant {
+    Variant { constants: |w| vec![("WIDTH", width(w))], ..plain(file, |w| u64::from(w[0] / width(w)).div_ceil(512)) }
 }
 
 fn flops(words: &[u32]) -> u64 {
@@ -28,7 +39,7 @@ pub static ADD: Card = Card {
     word: "add",
     params: CountParams::FIELDS,
     bindings: &[read("x"), read("y"), write("z")],
-    variants: &[plain(wgsl!("add"), groups)],
+    variants: &[wide(wgsl!("add"))],
     flops,
 };
 
@@ -37,7 +48,7 @@ pub static ACCUMULATE: Card = Card {
     word: "accumulate",
     params: CountParams::FIELDS,
     bindings: &[read("x"), update("y")],
-    variants: &[plain(wgsl!("accumulate"), groups)],
+    variants: &[wide(wgsl!("accumulate"))],
     flops,
 };
 
@@ -46,7 +57,7 @@ pub static SCALE: Card = Card {
     word: "scale",
     params: ScaleParams::FIELDS,
     bindings: &[read("x"), write("y")],
-    variants: &[plain(wgsl!("scale"), groups)],
+    variants: &[wide(wgsl!("scale"))],
     flops,
 };
 
@@ -55,8 +66,17 @@ pub static FILL_ZERO: Card = Card {
     word: "fill_zero",
     params: CountParams::FIELDS,
     bindings: &[write("y")],
-    variants: &[plain(wgsl!("fill_zero"), groups)],
+    variants: &[wide(wgsl!("fill_zero"))],
     flops,
+};
+
+/// y = 2 x - 1, pad channels 0
+pub static CENTER: Card = Card {
+    word: "center",
+    params: CenterParams::FIELDS,
+    bindings: &[read("x"), write("y")],
+    variants: &[plain(wgsl!("center"), |w| per64(w[0]))],
+    flops: |w| 2 * flops(w),
 };
 
 /// y = x sigmoid(x)
@@ -64,7 +84,7 @@ pub static SILU_FORWARD: Card = Card {
     word: "silu_forward",
     params: CountParams::FIELDS,
     bindings: &[read("x"), write("y")],
-    variants: &[plain(wgsl!("silu_forward"), groups)],
+    variants: &[wide(wgsl!("silu_forward"))],
     flops: |w| 8 * flops(w),
 };
 
@@ -73,6 +93,6 @@ pub static SILU_BACKWARD: Card = Card {
     word: "silu_backward",
     params: CountParams::FIELDS,
     bindings: &[read("x"), read("dy"), write("dx")],
-    variants: &[plain(wgsl!("silu_backward"), groups)],
+    variants: &[wide(wgsl!("silu_backward"))],
     flops: |w| 10 * flops(w),
 };
