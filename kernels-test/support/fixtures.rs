@@ -44,6 +44,10 @@ impl Golden {
         self.tensors.keys().map(String::as_str)
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     pub fn shape(&self, name: &str) -> &[u64] {
         &self.get(name).0
     }

@@ -3,9 +3,13 @@
 
 mod betas;
 pub mod ddim;
+pub mod denoising;
 pub mod embedding;
+pub mod pretrained;
+pub mod sampler;
 pub mod schedule;
 pub mod spacing;
+pub mod summary;
 
 pub use ddim::DdimStep;
 pub use embedding::timestep_embedding;

@@ -101,6 +101,30 @@ fn check(op: &'static str, got: usize, expected: usize) -> Result<()> {
     if got == expected { Ok(()) } else { Err(Error::shape(op, format!("{got} elements, expected {expected}"))) }
 }
 
+/// Pictures [N, C, pixels] of a file to the engine's [N, pixels, padded C], padding zero.
+pub fn nchw_to_nhwc(file: &[f32], channels: u32, pixels: u32) -> Vec<f32> {
+    let (c, p, stored) = (channels as usize, pixels as usize, padded_channels(channels) as usize);
+    let mut out = vec![0.0; file.len() / c * stored];
+    for (image, planes) in out.chunks_exact_mut(p * stored).zip(file.chunks_exact(p * c)) {
+        for (channel, plane) in planes.chunks_exact(p).enumerate() {
+            plane.iter().enumerate().for_each(|(i, &v)| image[i * stored + channel] = v);
+        }
+    }
+    out
+}
+
+/// The inverse of `nchw_to_nhwc`.
+pub fn nhwc_to_nchw(engine: &[f32], channels: u32, pixels: u32) -> Vec<f32> {
+    let (c, p, stored) = (channels as usize, pixels as usize, padded_channels(channels) as usize);
+    let mut out = vec![0.0; engine.len() / stored * c];
+    for (planes, image) in out.chunks_exact_mut(p * c).zip(engine.chunks_exact(p * stored)) {
+        for (channel, plane) in planes.chunks_exact_mut(p).enumerate() {
+            plane.iter_mut().enumerate().for_each(|(i, v)| *v = image[i * stored + channel]);
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -143,6 +167,16 @@ mod tests {
         assert_eq!(layout.engine_shape(), [3, 3, 4, 4]);
         assert_eq!(engine[((2 * 3 + 1) * 4 + 2) * 4 + 1], at(1, 2, 2, 1));
         assert_eq!(engine[(2 * 4 + 3) * 4 + 1], 0.0);
+    }
+
+    #[test]
+    fn pictures_go_there_and_back() {
+        for channels in [1u32, 3, 4, 6] {
+            let file: Vec<f32> = (0..2 * channels * 15).map(|i| i as f32).collect();
+            let engine = nchw_to_nhwc(&file, channels, 15);
+            assert_eq!(engine[padded_channels(channels) as usize * 7], file[7]);
+            assert_eq!(nhwc_to_nchw(&engine, channels, 15), file);
+        }
     }
 
     #[test]
