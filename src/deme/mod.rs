@@ -1,5 +1,10 @@
 //! The paper: ranges, timesteps, consistency, projection, expert, ensemble, merge, search.
 
+pub mod channel_projection;
+pub mod consistency;
+pub mod expert;
+pub mod judge;
 pub mod merge;
 pub mod ranges;
+pub mod search;
 pub mod timesteps;

@@ -1,1 +1,3 @@
 //! Losses on held-out images, with their standard errors.
+
+pub mod loss;

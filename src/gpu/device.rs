@@ -77,7 +77,7 @@ impl Gpu {
         let sticky = Arc::clone(&failure);
         device.set_device_lost_callback(move |reason, message| {
             // Dropping the device at the end of the program also ends up here; nobody reads it then.
-            lock(&sticky).get_or_insert(Failure::Lost(format!("{reason:?}: {message}")));
+            *lock(&sticky) = Some(Failure::Lost(format!("{reason:?}: {message}")));
         });
         Ok(Self(Arc::new(Inner {
             device,
@@ -172,6 +172,12 @@ impl Gpu {
 
     /// The sticky failure, if there is one: called after every submission and while waiting.
     pub(super) fn check(&self, what: &str) -> Result<()> {
+        if lock(&self.0.failure).is_none() {
+            return Ok(());
+        }
+        // What a lost device refuses arrives before the news that it is lost, which comes once its queue is empty.
+        let drained = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(10)) };
+        let _ = self.0.device.poll(drained);
         match &*lock(&self.0.failure) {
             None => Ok(()),
             Some(Failure::Lost(message)) => Err(Error::DeviceLost { adapter: self.name(), message: message.clone() }),

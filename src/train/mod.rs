@@ -1,6 +1,11 @@
 //! One training step, the run loop, checkpoints and metrics.
 
 pub mod checkpoint;
+pub mod feed;
 pub mod metrics;
+pub mod objective;
+pub mod run;
 pub mod run_folder;
 pub mod settings;
+pub mod state;
+pub mod step;

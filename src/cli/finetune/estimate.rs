@@ -1,0 +1,56 @@
+//! `deme finetune --dry-run`: parameters, memory and arithmetic of the run, from the recordings alone; no GPU is opened.
+//! Called by `finetune::run`.
+
+use super::{GRID, Plan};
+use crate::cli::terminal::{bytes, grouped, say};
+use crate::error::Result;
+use crate::gpu::memory;
+use crate::nn::{Net, Role};
+use crate::recording::Recording;
+use crate::shape::{DType, Shape, padded_channels};
+use crate::tape::Tape;
+use crate::train::objective::Objective;
+use crate::train::state;
+use crate::train::step::{self, Network};
+
+impl Plan<'_> {
+    pub fn estimate(&self, experts: &[u32]) -> Result<()> {
+        let objective = self.args.expert(experts[0], self.ranges);
+        let micro = step::micro(self.network(), &self.settings, &objective)?.recording;
+        let update = step::update(&self.start.layout, &self.settings)?.recording;
+        let activations = |rec: &Recording| memory::assign(rec).map(|m| m.transient_bytes());
+        let (sets, slab) = (state::sets(objective.needs_teacher()), self.start.layout.bytes());
+        let mut run = activations(&micro)? + activations(&update)?;
+        // Held-out losses and sample grids have plans of their own.
+        for (every, batch) in [(self.settings.eval_every, self.settings.batch), (self.settings.sample_every, GRID)] {
+            if every != 0 {
+                run += activations(&self.forward(batch)?)?;
+            }
+        }
+        let flops = micro.cost().flops * u64::from(self.settings.accumulate) + update.cost().flops;
+        let (train, held_out) = (self.dataset.train_indices().len(), self.dataset.holdout_indices().len());
+        say!("experts: {experts:?} of {}", self.ranges.len())?;
+        say!("images: {train} to train on, {held_out} held out")?;
+        say!("parameters: {}", grouped(self.start.layout.count()))?;
+        say!(
+            "weights, average, gradients, moments{}: {}",
+            if sets == 6 { ", teacher" } else { "" },
+            bytes(sets * slab)
+        )?;
+        say!("activations, micro-batches of {}: {}", self.settings.batch, bytes(run))?;
+        say!("peak memory on the GPU: {}", bytes(sets * slab + run))?;
+        say!("arithmetic of an update: {:.1} GFLOP", flops as f64 / 1e9)
+    }
+
+    /// The student without a gradient.
+    fn forward(&self, batch: u32) -> Result<Recording> {
+        let Network { config, layout, size: [h, w], student_projections, .. } = self.network();
+        let mut tape = Tape::new(Recording::new("forward"));
+        let x = Shape::new([batch, h, w, padded_channels(config.in_channels)]);
+        let x = tape.rec.input("x", x, DType::F32);
+        let embedding = tape.rec.input("embedding", Shape::new([batch, config.block_out_channels[0]]), DType::F32);
+        let mut net = Net { tape: &mut tape, layout, role: Role::Theta, trained: false };
+        config.forward(&mut net, &x, &embedding, student_projections, &mut |_, _| ())?;
+        Ok(tape.rec)
+    }
+}

@@ -1,0 +1,168 @@
+//! The run of one expert: updates, logs, checkpoints, and continuing from them.
+//! Called by `cli::finetune` and the demo, which watch through `Watcher`.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::checkpoint::{self, State};
+use super::feed::Feeder;
+use super::metrics::Log;
+use super::objective::Objective;
+use super::settings::{Settings, due};
+use super::step::Trainer;
+use crate::error::{Error, Result};
+
+/// Who looks at a run from outside.
+pub trait Watcher {
+    /// After every update.
+    fn updated(&mut self, step: u64);
+
+    /// A line went to the log.
+    fn logged(&mut self, line: &Map<String, Value>);
+
+    /// Something that the user should know.
+    fn note(&mut self, text: &str);
+
+    /// Whether to save and stop now.
+    fn stop(&self) -> bool;
+
+    /// Held-out losses of the averaged weights after `step` updates, for the log.
+    fn evaluate(&mut self, step: u64) -> Result<Value>;
+
+    /// Draws sample grids from the averaged weights.
+    fn sample(&mut self, step: u64) -> Result<()>;
+}
+
+/// One expert's training, ready to run.
+pub struct Job<'a> {
+    pub settings: &'a Settings,
+    pub objective: &'a dyn Objective,
+    pub feeder: &'a Feeder<'a>,
+    /// Checkpoints and logs.
+    pub folder: &'a Path,
+    pub settings_sha256: &'a str,
+    /// Adapter, driver and shaders.
+    pub device: &'a str,
+}
+
+impl Job<'_> {
+    /// Continues from the newest whole checkpoint, or starts; ends when all updates are done and saved.
+    ///
+    /// # Errors
+    /// `Interrupted` after saving, where the watcher asks to stop; `NonFinite` where a gradient or loss is not finite
+    /// (the weights and the checkpoints are those from before).
+    pub fn run(&self, trainer: &mut Trainer, watcher: &mut dyn Watcher) -> Result<()> {
+        std::fs::create_dir_all(self.folder).map_err(Error::io(self.folder, "create"))?;
+        let start = self.restore(trainer, watcher)?;
+        let mut step = start.step;
+        let mut metrics = Log::open(&self.folder.join("metrics.jsonl"), start.metrics_bytes)?;
+        let mut timing = Log::append(&self.folder.join("timing.jsonl"))?;
+        if step == 0 {
+            self.look(step, &mut metrics, watcher)?;
+        }
+        let mut clock = (Instant::now(), step);
+        while step < self.settings.steps {
+            self.update(trainer, step)?;
+            step += 1;
+            watcher.updated(step);
+            let last = step == self.settings.steps;
+            if due(self.settings.log_every, step) || last {
+                let line = self.line(trainer, step)?;
+                watcher.logged(&line);
+                metrics.line(line)?;
+                timing.line(self.pace(&mut clock, step))?;
+            }
+            self.look(step, &mut metrics, watcher)?;
+            let stop = watcher.stop();
+            if due(self.settings.save_every, step) || last || stop {
+                self.save(trainer, step, &mut metrics)?;
+            }
+            if stop && !last {
+                let saved = format!("{step} of {} updates are saved in {}", self.settings.steps, self.folder.display());
+                return Err(Error::Interrupted { saved });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the newest whole checkpoint into the trainer; the state before the first update where there is none.
+    fn restore(&self, trainer: &mut Trainer, watcher: &mut dyn Watcher) -> Result<State> {
+        checkpoint::clean(self.folder)?;
+        let mut skipped = Vec::new();
+        let found = checkpoint::latest(self.folder, &mut skipped)?;
+        skipped.iter().for_each(|text| watcher.note(text));
+        let Some(found) = found else {
+            return Ok(self.state(0, 0, Vec::new()));
+        };
+        if found.state.settings_sha256 != self.settings_sha256 {
+            let hint = "the folder was put together from several runs; start anew with another --out";
+            return Err(Error::format(&found.folder, "settings", "are not those of run.json", hint));
+        }
+        if found.state.device != self.device {
+            let before = &found.state.device;
+            watcher.note(&format!("begun on {before}, continued on {}: the last bits will differ", self.device));
+        }
+        trainer.load(&found.folder, &found.state.loss_sums)?;
+        Ok(found.state)
+    }
+
+    fn update(&self, trainer: &mut Trainer, step: u64) -> Result<()> {
+        let Settings { batch, accumulate, .. } = *self.settings;
+        for k in 0..u64::from(accumulate) {
+            let micro = step * u64::from(accumulate) + k;
+            let timesteps = self.objective.timesteps(micro, batch as usize);
+            trainer.micro_batch(&self.feeder.feed(micro, &timesteps)?)?;
+        }
+        trainer.update(step)
+    }
+
+    /// One line of the log: means since the last line. A gradient that was not finite ends the run.
+    fn line(&self, trainer: &mut Trainer, step: u64) -> Result<Map<String, Value>> {
+        let status = trainer.check(step)?;
+        let lines = (step - 1).checked_div(self.settings.log_every).unwrap_or(0);
+        let since = lines * self.settings.log_every;
+        let images = (step - since) * self.settings.images_per_update();
+        let [noise, consistency] = trainer.take_losses(images, step)?;
+        let line = json!({
+            "step": step,
+            "noise_loss": noise,
+            "consistency_loss": consistency,
+            "gradient_norm": status.gradient_norm,
+        });
+        Ok(line.as_object().cloned().unwrap_or_default())
+    }
+
+    /// Held-out losses and sample grids, where they are due.
+    fn look(&self, step: u64, metrics: &mut Log, watcher: &mut dyn Watcher) -> Result<()> {
+        if due(self.settings.eval_every, step) {
+            let held_out = watcher.evaluate(step)?;
+            metrics.line(Map::from_iter([("step".to_owned(), step.into()), ("held_out".to_owned(), held_out)]))?;
+        }
+        if due(self.settings.sample_every, step) {
+            watcher.sample(step)?;
+        }
+        Ok(())
+    }
+
+    fn pace(&self, (since, from): &mut (Instant, u64), step: u64) -> Map<String, Value> {
+        let seconds = since.elapsed().as_secs_f64();
+        let images = (step - *from) * self.settings.images_per_update();
+        (*since, *from) = (Instant::now(), step);
+        let line = json!({ "step": step, "seconds": seconds, "images_per_second": images as f64 / seconds });
+        line.as_object().cloned().unwrap_or_default()
+    }
+
+    fn save(&self, trainer: &mut Trainer, step: u64, metrics: &mut Log) -> Result<()> {
+        trainer.check(step)?;
+        let state = self.state(step, metrics.sync()?, trainer.loss_sums()?);
+        checkpoint::save(self.folder, &state, |folder| trainer.save(folder, step))?;
+        checkpoint::prune(self.folder, self.settings.keep)
+    }
+
+    fn state(&self, step: u64, metrics_bytes: u64, loss_sums: Vec<u32>) -> State {
+        let (settings_sha256, device) = (self.settings_sha256.to_owned(), self.device.to_owned());
+        State { step, settings_sha256, device, metrics_bytes, loss_sums }
+    }
+}

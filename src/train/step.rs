@@ -1,0 +1,233 @@
+//! One update as two recordings, replayed: *micro* (noising, frozen teacher, student, loss, backward; gradients add up) and
+//! *update* (gradient norm, clipping, AdamW, EMA). Called by `run`, `--dry-run` and the training tests.
+
+use std::path::Path;
+
+use super::feed::Feed;
+use super::objective::{Objective, Pass};
+use super::settings::Settings;
+use super::state::TrainingState;
+use crate::diffusion::denoising::{Noised, NoisingInputs};
+use crate::error::{Error, Result};
+use crate::gpu::{Externals, Gpu, Plan, PlanOptions, Storage};
+use crate::kernels::{optim, pointwise};
+use crate::model::config::UNetConfig;
+use crate::model::unet::Projections;
+use crate::nn::{ParamLayout, Role};
+use crate::recording::{Recording, Tensor};
+use crate::shape::{DType, Shape};
+use crate::tape::Tape;
+
+/// What is trained.
+#[derive(Clone, Copy)]
+pub struct Network<'a> {
+    pub config: &'a UNetConfig,
+    pub layout: &'a ParamLayout,
+    /// Height and width of the images.
+    pub size: [u32; 2],
+    pub student_projections: Projections,
+    pub teacher_projections: Projections,
+}
+
+/// Key of the losses [N, 2] summed since the last line of the log.
+pub const LOSS_SUMS: &str = "loss_sums";
+/// Key of the optimizer's report.
+pub const STATUS: &str = "optimizer_status";
+
+/// The recording of a micro-batch, and its inputs.
+pub struct Micro {
+    pub recording: Recording,
+    inputs: NoisingInputs,
+    weights: Tensor,
+}
+
+/// The recording of an update, and its input.
+pub struct Update {
+    pub recording: Recording,
+    pub scalars: Tensor,
+}
+
+/// Records a micro-batch. Needs no GPU.
+pub fn micro(network: Network, settings: &Settings, objective: &dyn Objective) -> Result<Micro> {
+    let config = network.config;
+    if config.in_channels != config.out_channels {
+        let message = format!("the model gives {} channels for {}", config.out_channels, config.in_channels);
+        return Err(Error::shape("training", message));
+    }
+    let mut tape = Tape::new(Recording::new("micro-batch"));
+    let inputs = NoisingInputs::new(&mut tape.rec, config, settings.batch, network.size);
+    let noised = inputs.noised(&mut tape.rec, config)?;
+    let (recording, weights) = learn(tape, network, objective, &noised, &inputs.embedding)?;
+    Ok(Micro { recording, inputs, weights })
+}
+
+/// Records forward, loss and backward of noised images; gives the input of the samples' weights [N] too.
+pub fn learn(
+    mut tape: Tape,
+    network: Network,
+    objective: &dyn Objective,
+    noised: &Noised,
+    embedding: &Tensor,
+) -> Result<(Recording, Tensor)> {
+    let Network { config, layout, student_projections, teacher_projections, .. } = network;
+    let [batch, ..] = noised.x_t.shape.nhwc("training")?;
+    let weights = tape.rec.input("sample weights", Shape::new([batch]), DType::F32);
+    let loss = objective.record(&mut Pass {
+        tape: &mut tape,
+        config,
+        layout,
+        x_t: noised.x_t,
+        target: noised.target,
+        weights,
+        embedding: *embedding,
+        student_projections,
+        teacher_projections,
+    })?;
+    let sums = external(&mut tape.rec, LOSS_SUMS, loss.per_sample.shape);
+    pointwise::accumulate(&mut tape.rec, &loss.per_sample, &sums)?;
+    let (recording, _) = tape.backward(&[(loss.output, loss.gradient)])?;
+    Ok((recording, weights))
+}
+
+/// Records an update. Needs no GPU.
+pub fn update(layout: &ParamLayout, settings: &Settings) -> Result<Update> {
+    let mut rec = Recording::new("update");
+    let scalars = rec.input("optimizer scalars", Shape::new([optim::SCALARS]), DType::F32);
+    let status = external(&mut rec, STATUS, Shape::new([optim::STATUS]));
+    let slabs = 0..layout.slabs.len();
+    let gradients: Vec<_> = slabs.clone().map(|i| layout.slab(&mut rec, Role::Gradient, i)).collect();
+    // The kernel's word for no clipping is zero.
+    let clip = if settings.clip.is_finite() { settings.clip as f32 } else { 0.0 };
+    optim::gradient_norm(&mut rec, &gradients, clip, &status)?;
+    for (i, gradient) in slabs.zip(&gradients) {
+        let [theta, first, second, ema] =
+            [Role::Theta, Role::FirstMoment, Role::SecondMoment, Role::Ema].map(|role| layout.slab(&mut rec, role, i));
+        optim::adamw(&mut rec, &scalars, &status, &theta, gradient, &first, &second)?;
+        optim::ema(&mut rec, &scalars, &status, &theta, &ema)?;
+    }
+    Ok(Update { recording: rec, scalars })
+}
+
+fn external(rec: &mut Recording, key: &str, shape: Shape) -> Tensor {
+    Tensor { buffer: rec.external(key, shape.elements()), offset: 0, shape }
+}
+
+/// The words of the scalars of update number `update` (from 0).
+pub fn scalars(settings: &Settings, update: u64) -> [u32; optim::SCALARS as usize] {
+    let Settings { adamw, ema, .. } = settings;
+    optim::scalars(adamw.lr, adamw.betas, adamw.eps, adamw.weight_decay, update + 1, ema.decay(update))
+}
+
+/// The optimizer's report on the last update.
+#[derive(Debug, Clone, Copy)]
+pub struct Status {
+    /// Before clipping.
+    pub gradient_norm: f64,
+}
+
+/// Both plans and all state on the GPU.
+pub struct Trainer {
+    gpu: Gpu,
+    layout: ParamLayout,
+    settings: Settings,
+    pub state: TrainingState,
+    micro: Plan,
+    inputs: NoisingInputs,
+    weights: Tensor,
+    sample_weights: Vec<u32>,
+    update: Plan,
+    scalars: Tensor,
+    loss_sums: Storage,
+    status: Storage,
+}
+
+impl Trainer {
+    pub fn new(
+        gpu: &Gpu,
+        network: Network,
+        settings: &Settings,
+        objective: &dyn Objective,
+        state: TrainingState,
+    ) -> Result<Self> {
+        let micro = micro(network, settings, objective)?;
+        let update = update(network.layout, settings)?;
+        let mut externals = Externals::new();
+        state.bind(&mut externals);
+        let loss_sums = gpu.storage(LOSS_SUMS, 2 * u64::from(settings.batch))?;
+        let status = gpu.storage(STATUS, u64::from(optim::STATUS))?;
+        externals.insert(LOSS_SUMS.to_owned(), loss_sums.clone());
+        externals.insert(STATUS.to_owned(), status.clone());
+        let options = PlanOptions::default();
+        // The gradient of an update is the mean over its micro-batches of their means over samples.
+        let weight = 1.0 / settings.accumulate as f32;
+        Ok(Self {
+            micro: Plan::new(gpu, micro.recording, &externals, &options)?,
+            inputs: micro.inputs,
+            weights: micro.weights,
+            sample_weights: vec![weight.to_bits(); settings.batch as usize],
+            update: Plan::new(gpu, update.recording, &externals, &options)?,
+            scalars: update.scalars,
+            gpu: gpu.clone(),
+            layout: network.layout.clone(),
+            settings: settings.clone(),
+            state,
+            loss_sums,
+            status,
+        })
+    }
+
+    /// Submits a micro-batch: its gradient is added up, its losses too.
+    pub fn micro_batch(&mut self, feed: &Feed) -> Result<()> {
+        let mut inputs = feed.bind(&self.inputs).to_vec();
+        inputs.push((self.weights, &self.sample_weights));
+        self.micro.run(&inputs)
+    }
+
+    /// Submits update number `update` (from 0) of what the micro-batches added up.
+    pub fn update(&mut self, update: u64) -> Result<()> {
+        let scalars = scalars(&self.settings, update);
+        self.update.run(&[(self.scalars, &scalars)])
+    }
+
+    /// The optimizer's report. An update that was left out because its gradient was not finite is an error.
+    pub fn check(&mut self, step: u64) -> Result<Status> {
+        let status = self.gpu.read(&self.status, 0, self.status.elements)?;
+        if optim::skipped(&status) > 0 {
+            return Err(Error::NonFinite { what: "the gradient".into(), step });
+        }
+        Ok(Status { gradient_norm: f64::from(optim::norm(&status)) })
+    }
+
+    /// Means over `images` of the two losses (to the target, to the teacher), which start again from zero.
+    pub fn take_losses(&mut self, images: u64, step: u64) -> Result<[f64; 2]> {
+        let sums = self.gpu.read(&self.loss_sums, 0, self.loss_sums.elements)?;
+        self.gpu.write(&self.loss_sums, 0, &vec![0.0; sums.len()])?;
+        let mut means = [0.0; 2];
+        for pair in sums.chunks_exact(2) {
+            (means[0], means[1]) = (means[0] + f64::from(pair[0]), means[1] + f64::from(pair[1]));
+        }
+        let means = means.map(|sum| sum / images as f64);
+        match means.iter().all(|m| m.is_finite()) {
+            true => Ok(means),
+            false => Err(Error::NonFinite { what: "the loss".into(), step }),
+        }
+    }
+
+    /// The bits of the losses summed so far: a part of a checkpoint.
+    pub fn loss_sums(&self) -> Result<Vec<u32>> {
+        let sums = self.gpu.read(&self.loss_sums, 0, self.loss_sums.elements)?;
+        Ok(sums.into_iter().map(f32::to_bits).collect())
+    }
+
+    /// Writes the tensors of a checkpoint after `step` updates.
+    pub fn save(&self, folder: &Path, step: u64) -> Result<()> {
+        self.state.save(&self.gpu, &self.layout, folder, step)
+    }
+
+    /// Goes on from a checkpoint's tensors and loss sums.
+    pub fn load(&mut self, folder: &Path, loss_sums: &[u32]) -> Result<()> {
+        let sums: Vec<f32> = loss_sums.iter().map(|&bits| f32::from_bits(bits)).collect();
+        self.gpu.write(&self.loss_sums, 0, &sums)?;
+        self.state.load(&self.gpu, &self.layout, folder)
+    }
+}
