@@ -2,6 +2,9 @@
 //! Needs an adapter; `cargo test --test conformance FAMILY` runs one family.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/mod.rs"]
+mod support;
+
 mod conformance {
     pub mod harness;
 
@@ -10,6 +13,7 @@ mod conformance {
     pub mod broadcast;
     pub mod loss;
     pub mod merge;
+    pub mod model;
     pub mod noise;
     pub mod optim;
     pub mod conv;
@@ -17,6 +21,7 @@ mod conformance {
     pub mod norm;
     pub mod pointwise;
     pub mod resample;
+    pub mod training;
 }
 
 use conformance::harness::Entry;

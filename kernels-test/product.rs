@@ -1,14 +1,29 @@
 //! The binary as a user meets it: commands, files, messages, exit codes. Run by `cargo test --test product`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "support/mod.rs"]
+mod support;
+
 #[path = "product/run.rs"]
 mod run;
+#[path = "product/train.rs"]
+mod train;
 
 #[path = "product/doctor.rs"]
 mod doctor;
+#[path = "product/finetune.rs"]
+mod finetune;
 #[path = "product/inspect.rs"]
 mod inspect;
+#[path = "product/kill.rs"]
+mod kill;
 #[path = "product/merge.rs"]
 mod merge;
+#[path = "product/resume.rs"]
+mod resume;
+#[path = "product/sample.rs"]
+mod sample;
+#[path = "product/search.rs"]
+mod search;
 #[path = "product/usage.rs"]
 mod usage;

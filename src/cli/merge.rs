@@ -21,22 +21,22 @@ use crate::io::source::TensorSource;
 pub struct MergeArgs {
     /// The model that the experts started from: a diffusers folder
     #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    pub(super) model: PathBuf,
     /// The experts: diffusers folders of the same architecture
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
-    experts: Vec<PathBuf>,
+    pub(super) experts: Vec<PathBuf>,
     /// One weight an expert, in the experts' order, such as --weights=0.3,-0.2
     #[arg(long, value_name = "W", required = true, num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
-    weights: Vec<f64>,
+    pub(super) weights: Vec<f64>,
     /// The folder to write; it must not exist, or be empty
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Spelling of attention tensors [default: as in the model]
     #[arg(long, value_enum)]
-    names: Option<NameStyle>,
+    pub(super) names: Option<NameStyle>,
     /// Check everything and print what would be done, but write nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
 /// How the written file spells attention tensors.

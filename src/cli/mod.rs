@@ -1,11 +1,18 @@
 //! One file a command: its options, then its run. The only room that prints.
 //! Called by `main`.
 
+pub mod data;
+pub mod demo;
 pub mod doctor;
+pub mod eval;
+pub mod finetune;
 pub mod inspect;
 pub mod interrupt;
 pub mod merge;
+pub mod models;
 pub mod opened;
+pub mod sample;
+pub mod search;
 pub mod terminal;
 
 use clap::{Args, Parser, Subcommand};
@@ -55,7 +62,12 @@ impl Global {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Finetune(Box<finetune::FinetuneArgs>),
     Merge(merge::MergeArgs),
+    Search(search::SearchArgs),
+    Sample(sample::SampleArgs),
+    Eval(eval::EvalArgs),
+    Demo(demo::DemoArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
 }
@@ -75,7 +87,12 @@ impl Cli {
 pub fn run(cli: &Cli) -> Result<()> {
     let global = &cli.global;
     match &cli.command {
+        Command::Finetune(args) => finetune::run(args, global),
         Command::Merge(args) => merge::run(args, global),
+        Command::Search(args) => search::run(args, global),
+        Command::Sample(args) => sample::run(args, global),
+        Command::Eval(args) => eval::run(args, global),
+        Command::Demo(args) => demo::run(args, global),
         Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args, global),
     }

@@ -1,0 +1,118 @@
+//! `deme search` and `deme eval loss`: a search finds the weights that were planted, continues, and ends in a merged
+//! model whose loss `eval` confirms.
+
+use crate::run::{TINY, deme, model, snapshot, tiny};
+use deme::rng;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn path(p: &Path) -> String {
+    p.display().to_string()
+}
+
+/// Twenty pictures of 8x8.
+fn images(dir: &Path) -> PathBuf {
+    let folder = dir.join("images");
+    std::fs::create_dir_all(&folder).unwrap();
+    for i in 0..20 {
+        let pixels: Vec<u8> = (0..192).map(|p| (rng::uniform(3, i, p) * 255.0) as u8).collect();
+        let file = folder.join(format!("{i:02}.png"));
+        deme::io::png::write_bytes(&file, &pixels, 8, 8, 3, &[]).unwrap();
+    }
+    folder
+}
+
+fn search(base: &Path, experts: &[PathBuf], data: &Path, out: &Path, more: &[&str]) -> crate::run::Ran {
+    let (base, data, out) = (path(base), path(data), path(out));
+    let experts: Vec<_> = experts.iter().map(|e| path(e)).collect();
+    let mut words = vec!["search", "--model", &base, "--data", &data, "--out", &out, "--holdout", "2", "--pairs", "4"];
+    words.extend(more);
+    words.push("--experts");
+    words.extend(experts.iter().map(String::as_str));
+    deme(words)
+}
+
+fn total(model: &Path, data: &Path) -> f64 {
+    let (model, data) = (path(model), path(data));
+    let ran = deme(["eval", "loss", "--model", &model, "--data", &data, "--holdout", "2", "--json"]).exits(0);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["report"]["buckets"].as_array().unwrap().len(), 4);
+    report["report"]["total"]["loss"].as_f64().unwrap()
+}
+
+/// The base is good and expert 1 is the base moved halfway towards a bad model: the best weight of it is 0 or below;
+/// expert 0 is the way out of a planted error, so its best weight is 1.
+#[test]
+fn the_search_undoes_a_planted_error_and_its_result_is_what_merge_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let zero_output =
+        |scale: f32| move |tensor: u64, element: u64| scale * (rng::uniform(7, tensor, element) as f32 - 0.5) * 0.1;
+    // Small weights predict about zero, a loss of about 1; ten times larger ones do worse.
+    let base = model(&at("base"), TINY, false, zero_output(60.0));
+    let better = model(&at("better"), TINY, false, zero_output(1.0));
+    let worse = model(&at("worse"), TINY, false, zero_output(120.0));
+    let data = images(dir.path());
+    let out = at("search");
+    let grid = ["--low", "0", "--high", "1", "--step", "1", "--fine", "0.5"];
+    let ran = search(&base, &[better.clone(), worse.clone()], &data, &out, &grid).exits(0);
+    assert!(ran.out.contains("the best at w = [1.0, 0.0]"), "{}", ran.out);
+    let merged = out.join("merged");
+    // A unit vector gives the expert, bit for bit.
+    let weights = "unet/diffusion_pytorch_model.safetensors";
+    let tensors = |dir: &Path| {
+        use deme::io::source::TensorSource;
+        let file = deme::io::safetensors::SafetensorsFile::open(&dir.join(weights)).unwrap();
+        file.names().iter().map(|n| file.read_f32(n).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(tensors(&merged), tensors(&better));
+    assert_eq!(total(&merged, &data), total(&better, &data));
+    assert!(total(&merged, &data) < total(&base, &data));
+    let rows = std::fs::read_to_string(out.join("table.jsonl")).unwrap();
+    // Four corners, and the fine points around the best that are not corners.
+    assert_eq!(rows.lines().count(), 1 + 9);
+    let found: Value = serde_json::from_slice(&std::fs::read(out.join("weights.json")).unwrap()).unwrap();
+    assert_eq!(found["weights"], serde_json::json!([1.0, 0.0]));
+    // The table of another search is not continued.
+    std::fs::remove_dir_all(&merged).unwrap();
+    let before = snapshot(&out);
+    let ran = search(&base, &[worse, better], &data, &out, &grid).exits(3);
+    assert!(ran.err.contains("belongs to a search with other inputs or settings"), "{}", ran.err);
+    assert_eq!(snapshot(&out), before);
+}
+
+#[test]
+fn a_table_is_continued_and_gives_the_same_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = tiny(&dir.path().join("base"), 1);
+    let expert = tiny(&dir.path().join("expert"), 2);
+    let data = images(dir.path());
+    let grid = ["--step", "0.25", "--fine", "0.25"];
+    let whole = dir.path().join("whole");
+    search(&base, &[expert.clone()], &data, &whole, &grid).exits(0);
+    let table = std::fs::read_to_string(whole.join("table.jsonl")).unwrap();
+    let part = dir.path().join("part");
+    std::fs::create_dir(&part).unwrap();
+    let cut: String = table.lines().take(3).map(|l| format!("{l}\n")).collect();
+    std::fs::write(part.join("table.jsonl"), cut + "{\"w\":[0.").unwrap();
+    let ran = search(&base, &[expert], &data, &part, &grid).exits(0);
+    assert!(ran.err.contains("2 candidates are in the table already"), "{}", ran.err);
+    assert_eq!(std::fs::read_to_string(part.join("table.jsonl")).unwrap(), table);
+}
+
+#[test]
+fn refusals_name_the_thing_and_write_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = tiny(&dir.path().join("base"), 1);
+    let data = images(dir.path());
+    let out = dir.path().join("out");
+    let before = snapshot(dir.path());
+    let ran = search(&base, &[base.clone()], &data, &out, &["--step", "0"]).exits(2);
+    assert!(ran.err.contains("a grid from 0 to 1 in steps of 0"), "{}", ran.err);
+    let ran = search(&base, &[dir.path().join("nobody")], &data, &out, &[]).exits(3);
+    assert!(ran.err.contains("nobody"), "{}", ran.err);
+    let (base, data) = (path(&base), path(&data));
+    let ran = deme(["eval", "loss", "--model", &base, "--data", &data]).exits(2);
+    assert!(ran.err.contains("the split has no images") && ran.err.contains("--holdout"), "{}", ran.err);
+    assert_eq!(snapshot(dir.path()), before);
+}

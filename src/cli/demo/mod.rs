@@ -1,0 +1,389 @@
+//! `deme demo`: the whole method on the bundled model and images, ending in pictures, a loss table and a report. It runs
+//! the same commands that a user would, and prints each. Called by `cli::run`.
+
+mod budget;
+mod plots;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, Parser};
+use serde_json::{Value, json};
+
+use super::data::{DataArgs, Split};
+use super::models::{Judged, ModelArgs, timestep_ranges};
+use super::sample::{Request, draw};
+use super::terminal::say;
+use super::{Cli, Global, eval};
+use crate::data::dataset::Dataset;
+use crate::deme::search::Candidate;
+use crate::diffusion::denoising::{Trial, stratified_pairs};
+use crate::diffusion::spacing::Spacing;
+use crate::diffusion::summary::Summary;
+use crate::error::{Error, Result};
+use crate::eval::loss::Buckets;
+use crate::gpu::Gpu;
+use crate::io::atomic;
+use crate::io::png::{self, Batch, Grid};
+use crate::rng::{Purpose, stream};
+use budget::{Budget, EXPERTS};
+use report::{Curve, LossRow, Picture, Report};
+
+/// The whole method on the bundled emoji model: experts, search, merged model, pictures, report
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Folder for everything that the demo makes; a stopped demo in it continues
+    #[arg(long, value_name = "DIR", default_value = "out/demo")]
+    out: PathBuf,
+    /// The model to start from
+    #[arg(long, value_name = "DIR", default_value = "models/ddpm-emoji32")]
+    model: PathBuf,
+    /// The images, an atlas of 32x32 tiles
+    #[arg(long, value_name = "FILE", default_value = "data/noto-emoji-32.png")]
+    data: PathBuf,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// A long run that is meant to gain something: hours without a GPU
+    #[arg(long)]
+    full: bool,
+}
+
+/// Side of the atlas's tiles, and which images training leaves out: as the model was trained.
+const TILE: u32 = 32;
+const HOLDOUT: u32 = 10;
+
+/// Everything that the stages share.
+struct Demo<'a> {
+    args: &'a DemoArgs,
+    global: &'a Global,
+    budget: Budget,
+    dataset: Dataset,
+    images: Vec<usize>,
+    gpu: Gpu,
+}
+
+/// The models that are compared, with their losses pair by pair and their pictures.
+struct Compared {
+    name: &'static str,
+    models: ModelArgs,
+    losses: Vec<f64>,
+    pictures: Vec<f32>,
+}
+
+pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
+    let started = Instant::now();
+    if !args.model.is_dir() || !args.data.is_file() {
+        let missing = if args.model.is_dir() { &args.data } else { &args.model };
+        let hint = "run the demo from the root of deme's repository, or name --model and --data";
+        return Err(Error::usage(format!("{} is not there", missing.display()), hint));
+    }
+    let gpu = Gpu::open(&global.choice())?;
+    let budget = Budget::of(gpu.class(), args.full);
+    let base = Judged::open(&ModelArgs { model: args.model.clone(), experts: Vec::new(), ensemble: false })?;
+    let data = DataArgs { data: args.data.clone(), tile: Some(TILE), holdout: Some(HOLDOUT), on_bad: "fatal".into() };
+    let dataset = data.open(&base.model, global)?;
+    let images = Split::HoldoutOdd.images(&dataset)?;
+    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
+    let demo = Demo { args, global, budget, dataset, images, gpu };
+    demo.announce()?;
+
+    let mut compared = vec![demo.judge("base", base_only(args), &base)?];
+    demo.plan_time(&compared[0], started)?;
+    demo.finetune()?;
+    demo.search()?;
+    let experts = (0..EXPERTS).map(|i| args.out.join(format!("experts/expert_{i}"))).collect();
+    let ensemble = ModelArgs { model: args.model.clone(), experts, ensemble: true };
+    compared.push(demo.judge("ensemble", ensemble.clone(), &Judged::open(&ensemble)?)?);
+    let merged = ModelArgs { model: args.out.join("search/merged"), experts: Vec::new(), ensemble: false };
+    compared.push(demo.judge("merged", merged.clone(), &Judged::open(&merged)?)?);
+    for c in &mut compared {
+        c.pictures = demo.draw(c)?;
+    }
+    demo.finish(&compared, &base, started)
+}
+
+fn base_only(args: &DemoArgs) -> ModelArgs {
+    ModelArgs { model: args.model.clone(), experts: Vec::new(), ensemble: false }
+}
+
+impl Demo<'_> {
+    /// What the budget is, before anything is spent.
+    fn announce(&self) -> Result<()> {
+        let b = &self.budget;
+        say!("deme demo on {}", self.gpu.summary())?;
+        say!(
+            "budget: {EXPERTS} experts x {} updates of {} images at lr {:e} (p = {}); search on {} even held-out images \
+             a range; losses on {} odd held-out images; {} pictures of {} steps",
+            b.updates,
+            b.batch * b.accumulate,
+            b.lr,
+            b.p,
+            b.pairs,
+            self.images.len(),
+            b.pictures,
+            b.steps
+        )
+    }
+
+    /// How long the rest takes, from how long the base's losses took.
+    fn plan_time(&self, base: &Compared, started: Instant) -> Result<()> {
+        let [judged, rest @ ..] = self.budget.forwards(self.images.len());
+        let each = started.elapsed().as_secs_f64() / judged;
+        let seconds = each * rest.iter().sum::<f64>();
+        let loss = Summary::of(&base.losses);
+        say!(
+            "base: held-out loss {loss}; the rest will take about {:.0} minutes at this speed",
+            (seconds / 60.0).ceil()
+        )
+    }
+
+    /// Runs one of deme's own commands, after printing it.
+    fn command(&self, words: &[String]) -> Result<()> {
+        say!("\n$ deme {}", words.join(" "))?;
+        let words = std::iter::once("deme").chain(words.iter().map(String::as_str));
+        let cli = Cli::try_parse_from(words)
+            .map_err(|e| Error::usage(format!("the demo's own command line: {e}"), "please report this"))?;
+        super::run(&Cli { global: self.global.clone(), ..cli })
+    }
+
+    fn words(&self, command: &str, more: &[(&str, String)]) -> Vec<String> {
+        let out = |name: &str| self.args.out.join(name).display().to_string();
+        let mut words = vec![command.to_string()];
+        let common = [
+            ("--model", self.args.model.display().to_string()),
+            ("--data", self.args.data.display().to_string()),
+            ("--tile", TILE.to_string()),
+            ("--holdout", HOLDOUT.to_string()),
+            ("--seed", self.args.seed.to_string()),
+            ("--out", out(if command == "search" { "search" } else { "experts" })),
+        ];
+        for (option, value) in common.iter().chain(more) {
+            words.extend([option.to_string(), value.clone()]);
+        }
+        words
+    }
+
+    fn finetune(&self) -> Result<()> {
+        let b = &self.budget;
+        let log_every = (b.updates / 10).max(1);
+        let mut words = self.words(
+            "finetune",
+            &[
+                ("--ranges", EXPERTS.to_string()),
+                ("--steps", b.updates.to_string()),
+                ("--batch", b.batch.to_string()),
+                ("--accumulate", b.accumulate.to_string()),
+                ("--lr", format!("{:e}", b.lr)),
+                ("--p", b.p.to_string()),
+                ("--log-every", log_every.to_string()),
+                ("--eval-every", "0".into()),
+                ("--sample-every", "0".into()),
+            ],
+        );
+        words.extend(["--flip".into(), "--resume".into()]);
+        self.command(&words)
+    }
+
+    fn search(&self) -> Result<()> {
+        let merged = self.args.out.join("search/merged");
+        if merged.is_dir() {
+            return self.global_note("the search is done already");
+        }
+        let b = &self.budget;
+        let mut words = self.words(
+            "search",
+            &[
+                ("--high", b.high.to_string()),
+                ("--step", b.step.to_string()),
+                ("--fine", b.fine.to_string()),
+                ("--pairs", b.pairs.to_string()),
+            ],
+        );
+        words.push("--experts".into());
+        words.extend((0..EXPERTS).map(|i| self.args.out.join(format!("experts/expert_{i}")).display().to_string()));
+        self.command(&words)
+    }
+
+    fn global_note(&self, text: &str) -> Result<()> {
+        self.global.note(format_args!("{text}"));
+        Ok(())
+    }
+
+    /// Losses on odd held-out images, with noise that neither training nor the search has seen.
+    fn judge(&self, name: &'static str, models: ModelArgs, judged: &Judged) -> Result<Compared> {
+        say!("\njudging the {name}: odd held-out images, fresh noise")?;
+        let ranges = timestep_ranges(&judged.model, EXPERTS)?;
+        let pairs = stratified_pairs(&self.images, &ranges, self.budget.repeats as usize, self.args.seed + 1);
+        let trial = Trial {
+            pairs: &pairs,
+            image: &|i, out| self.dataset.write_pixels(i, false, out),
+            seed: self.args.seed,
+            stream: stream(Purpose::EvalNoise, 2),
+        };
+        let losses = eval::pair_losses(&self.gpu, judged, &trial, self.dataset.size(), 16, self.global)?;
+        Ok(Compared { name, models, losses, pictures: Vec::new() })
+    }
+
+    fn draw(&self, compared: &Compared) -> Result<Vec<f32>> {
+        say!("drawing {} pictures with the {}", self.budget.pictures, compared.name)?;
+        let judged = Judged::open(&compared.models)?;
+        let steps = judged.model.schedule.steps(Spacing::Leading, self.budget.steps as usize)?;
+        let request = Request {
+            num: self.budget.pictures,
+            batch: 16,
+            steps: &steps,
+            eta: 0.0,
+            seed: self.args.seed,
+            noise: None,
+        };
+        draw(&self.gpu, &judged, &request, self.global)
+    }
+
+    /// Table, pictures, losses.json and the report.
+    fn finish(&self, compared: &[Compared], base: &Judged, started: Instant) -> Result<()> {
+        let rows = loss_rows(compared, &timestep_ranges(&base.model, EXPERTS)?);
+        print_table(compared, &rows)?;
+        let [h, w] = base.model.sides()?;
+        let batch = |data| Batch { data, height: h, width: w, channels: base.model.config.in_channels };
+        let out = |name: &str| self.args.out.join(name);
+        let all: Vec<f32> = compared.iter().flat_map(|c| c.pictures.iter().copied()).collect();
+        let note = "rows: base, ensemble, merged, from the same noise".to_string();
+        let text = [("Description".to_string(), note)];
+        png::write_grid(&out("pictures.png"), &batch(&all), Grid { columns: self.budget.pictures, padding: 2 }, &text)?;
+        let mut pictures = Vec::new();
+        for c in compared {
+            let path = out(&format!("{}.png", c.name));
+            let columns = f64::from(self.budget.pictures).sqrt().ceil() as u32;
+            png::write_grid(&path, &batch(&c.pictures), Grid { columns, padding: 2 }, &[])?;
+            let png = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+            pictures.push(Picture { caption: c.name.to_string(), png });
+        }
+        atomic::write(&out("losses.json"), format!("{:#}\n", losses_json(compared, &rows)).as_bytes())?;
+        let (candidates, judged) = self.candidates()?;
+        let report = Report {
+            title: "deme demo: decouple, then merge".into(),
+            lead: "A pretrained DDPM of 32x32 emoji, finetuned as four experts, one per quarter of the timesteps, and \
+                   merged into one network of the same size. These are the numbers that came out, better or not."
+                .into(),
+            models: compared.iter().map(|c| c.name.to_string()).collect(),
+            rows,
+            loss_note: format!(
+                "Mean squared error of the predicted noise on {} images that neither training nor the search has seen, \
+                 with fresh noise; {} timesteps an image and range. Differences are paired; ± is one standard error. \
+                 Coloured: beyond two.",
+                self.images.len(),
+                self.budget.repeats
+            ),
+            pictures,
+            curves: (0..EXPERTS).map(|i| self.curve(i)).collect::<Result<_>>()?,
+            candidates,
+            search_note: format!(
+                "The ten best of {judged} candidates, judged on {} other held-out images a range, the same noise for all.",
+                self.budget.pairs
+            ),
+            settings: self.settings(started),
+        };
+        report.write(&out("report.html"))?;
+        say!(
+            "\n{}, pictures.png, losses.json and the merged model (search/merged) in {}; {:.1} minutes",
+            "report.html",
+            self.args.out.display(),
+            started.elapsed().as_secs_f64() / 60.0
+        )
+    }
+
+    /// The ten best candidates, and how many there were.
+    fn candidates(&self) -> Result<(Vec<Candidate>, usize)> {
+        let path = self.args.out.join("search/table.jsonl");
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let mut all = Vec::new();
+        for (i, line) in text.lines().enumerate().skip(1) {
+            all.push(parse::<Candidate>(&path, i, line)?);
+        }
+        all.sort_by(|a, b| a.loss.total_cmp(&b.loss));
+        let judged = all.len();
+        all.truncate(10);
+        Ok((all, judged))
+    }
+
+    /// Loss against update of expert `i`, from its log.
+    fn curve(&self, i: u32) -> Result<Curve> {
+        let path = self.args.out.join(format!("experts/training/expert_{i}/metrics.jsonl"));
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
+        let mut points = Vec::new();
+        for (n, line) in text.lines().enumerate() {
+            let value: Value = parse(&path, n, line)?;
+            if let (Some(step), Some(loss)) = (value["step"].as_f64(), value["noise_loss"].as_f64()) {
+                points.push((step, loss));
+            }
+        }
+        Ok(Curve { name: format!("expert {i}"), points })
+    }
+
+    fn settings(&self, started: Instant) -> Vec<(String, String)> {
+        let b = &self.budget;
+        [
+            ("adapter", self.gpu.summary().to_string()),
+            ("deme", env!("CARGO_PKG_VERSION").to_string()),
+            ("model", self.args.model.display().to_string()),
+            ("experts", format!("{EXPERTS} x {} updates of {} images", b.updates, b.batch * b.accumulate)),
+            ("learning rate", format!("{:e}", b.lr)),
+            ("p, probability of the whole range", b.p.to_string()),
+            ("search", format!("grid 0..{} in steps of {}, then {}", b.high, b.step, b.fine)),
+            ("pictures", format!("DDIM, {} steps, eta 0, leading, seed {}", b.steps, self.args.seed)),
+            ("time", format!("{:.1} minutes", started.elapsed().as_secs_f64() / 60.0)),
+        ]
+        .map(|(k, v)| (k.to_string(), v))
+        .into()
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, line: usize, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| {
+        Error::format(path, format!("line {}", line + 1), e.to_string(), "remove the folder and run the demo again")
+    })
+}
+
+/// A row per range, then the total.
+fn loss_rows(compared: &[Compared], ranges: &[std::ops::Range<usize>]) -> Vec<LossRow> {
+    let pairs = compared[0].losses.len();
+    let buckets = Buckets::even(ranges, pairs);
+    let named = ranges.iter().zip(buckets.pairs).map(|(t, pairs)| (format!("{}..{}", t.start, t.end), pairs));
+    let row = |(range, pairs): (String, std::ops::Range<usize>)| {
+        let part = |c: &Compared| c.losses[pairs.clone()].to_vec();
+        let base = part(&compared[0]);
+        LossRow {
+            range,
+            losses: compared.iter().map(|c| Summary::of(&part(c))).collect(),
+            differences: compared[1..].iter().map(|c| Summary::of_difference(&part(c), &base)).collect(),
+        }
+    };
+    named.chain([("all".to_string(), 0..pairs)]).map(row).collect()
+}
+
+fn print_table(compared: &[Compared], rows: &[LossRow]) -> Result<()> {
+    let names: Vec<String> = compared.iter().map(|c| format!("{:>10}", c.name)).collect();
+    let versus: Vec<String> = compared[1..].iter().map(|c| format!("{:>24}", format!("{} - base", c.name))).collect();
+    say!("\nheld-out loss by timestep range (± one standard error)")?;
+    say!("{:>10} {} {}", "timesteps", names.join(" "), versus.join(" "))?;
+    for r in rows {
+        let losses: Vec<String> = r.losses.iter().map(|s| format!("{:>10.6}", s.mean)).collect();
+        let change = |s: &Summary| format!("{:>24}", format!("{:+.6} ± {:.6}", s.mean, s.standard_error));
+        let changes: Vec<String> = r.differences.iter().map(change).collect();
+        say!("{:>10} {} {}", r.range, losses.join(" "), changes.join(" "))?;
+    }
+    Ok(())
+}
+
+fn losses_json(compared: &[Compared], rows: &[LossRow]) -> Value {
+    let summary = |s: &Summary| json!({ "mean": s.mean, "standard_error": s.standard_error, "pairs": s.n });
+    let row = |r: &LossRow| {
+        let losses: serde_json::Map<_, _> =
+            compared.iter().zip(&r.losses).map(|(c, s)| (c.name.to_string(), summary(s))).collect();
+        let differences: serde_json::Map<_, _> =
+            compared[1..].iter().zip(&r.differences).map(|(c, s)| (c.name.to_string(), summary(s))).collect();
+        json!({ "timesteps": r.range, "losses": losses, "against_base": differences })
+    };
+    json!({ "rows": rows.iter().map(row).collect::<Vec<_>>() })
+}

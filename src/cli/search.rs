@@ -1,0 +1,158 @@
+//! `deme search`: finds merge weights on a grid by the denoising loss, and writes the table, the weights and the merged
+//! model. Called by `cli::run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::data::{DataArgs, Split};
+use super::merge::{self, MergeArgs};
+use super::models::{open_with_experts, timestep_ranges};
+use super::{Global, interrupt, terminal::say};
+use crate::deme::judge::{Merger, judge};
+use crate::deme::search::{self, Candidate, Grid, Header, Table};
+use crate::diffusion::denoising::{DenoisingLoss, LossSpec, Trial, stratified_pairs};
+use crate::diffusion::pretrained::Pretrained;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::io::source::TensorSource;
+use crate::io::{atomic, hash};
+use crate::model::unet::Projections;
+use crate::nn::{Role, Slabs};
+use crate::rng::{Purpose, stream};
+
+/// Find the weights of a merge
+#[derive(Args, Debug)]
+pub struct SearchArgs {
+    /// Model folder that the experts were finetuned from
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Experts, in the order of their timestep ranges
+    #[arg(long, value_name = "DIR", num_args = 1.., required = true)]
+    experts: Vec<PathBuf>,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Which images judge the candidates; the others are left for reported figures
+    #[arg(long, value_enum, default_value = "holdout-even")]
+    split: Split,
+    /// How candidates are chosen
+    #[arg(long, default_value = "grid", value_parser = ["grid"])]
+    method: String,
+    /// Smallest weight
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    low: f64,
+    /// Largest weight
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    high: f64,
+    /// Step of the first pass
+    #[arg(long, default_value_t = 0.5)]
+    step: f64,
+    /// Step of the second pass, around the best of the first; as large as --step for none
+    #[arg(long, default_value_t = 0.25)]
+    fine: f64,
+    /// Images for each timestep range, the same with the same noise for all candidates
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    pairs: u32,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Images at once
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+    /// Folder for table.jsonl, weights.json and merged/; a stopped search in it continues
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// What identifies a search: everything that a candidate's loss depends on.
+fn identity(args: &SearchArgs, model: &Pretrained, experts: &[Pretrained], images: &[usize]) -> Result<Header> {
+    let weights = |m: &Pretrained| hash::of_file(m.folder.weights.path());
+    let hashes = std::iter::once(model).chain(experts).map(weights).collect::<Result<Vec<_>>>()?;
+    let settings = json!({
+        "models": hashes, "data": args.data.data, "tile": args.data.tile, "images": images, "pairs": args.pairs,
+        "seed": args.seed, "batch": args.batch,
+    });
+    Ok(Header { identity: hash::of_bytes(settings.to_string().as_bytes()) })
+}
+
+pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
+    let grid = Grid { low: args.low, high: args.high, step: args.step, fine: args.fine };
+    grid.check(args.experts.len())?;
+    let (model, experts) = open_with_experts(&args.model, &args.experts)?;
+    let dataset = args.data.open(&model, global)?;
+    let mut images = args.split.images(&dataset)?;
+    images.truncate(args.pairs as usize);
+    let repeats = (args.pairs as usize).div_ceil(images.len());
+    let ranges = timestep_ranges(&model, experts.len() as u32)?;
+    let pairs = stratified_pairs(&images, &ranges, repeats, args.seed);
+    let merged = args.out.join("merged");
+    model.folder.check_output(&merged)?;
+    let header = identity(args, &model, &experts, &images)?;
+
+    let gpu = Gpu::open(&global.choice())?;
+    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
+    let mut table = Table::open(&args.out.join("table.jsonl"), &header)?;
+    if !table.rows.is_empty() {
+        global.note(format_args!("{} candidates are in the table already", table.rows.len()));
+    }
+    let theta = Slabs::new(&gpu, &model.layout, Role::Theta)?;
+    let read = |i: usize, name: &str| if i == 0 { model.read(name) } else { experts[i - 1].read(name) };
+    let mut merger = Merger::new(&gpu, &model.layout, experts.len() as u32, &read, &theta)?;
+    let projections = if model.has_projections { Projections::Run } else { Projections::Skip };
+    let sides = [dataset.size(), dataset.size()];
+    let spec = LossSpec { batch: args.batch.min(pairs.len() as u32), sides, projections };
+    let mut denoising = DenoisingLoss::new(&gpu, &model.config, &model.schedule, &model.layout, &theta, spec)?;
+    let trial = Trial {
+        pairs: &pairs,
+        image: &|i, out| dataset.write_pixels(i, false, out),
+        seed: args.seed,
+        stream: stream(Purpose::EvalNoise, 1),
+    };
+
+    let stop = interrupt::flag();
+    let bar = global.progress(1, "searching", "candidates");
+    let best = search::grid(
+        experts.len(),
+        &grid,
+        &mut table,
+        &mut |w| judge(&mut merger, &mut denoising, &trial, w, &mut |_| Ok(())),
+        &mut |done, planned, best| {
+            bar.set_length(planned as u64);
+            bar.set_position(done as u64);
+            bar.set_message(format!("best {:.6} at {:?}", best.loss, best.w));
+            if stop.load(std::sync::atomic::Ordering::SeqCst) {
+                let saved = "all judged candidates are in the table; the same command continues".to_string();
+                return Err(Error::Interrupted { saved });
+            }
+            Ok(())
+        },
+    )?;
+    bar.finish_and_clear();
+    say!("{} candidates, the best at w = {:?}", table.rows.len(), best.w)?;
+    say!(
+        "search loss {:.6}, against the base {:+.6} ± {:.6} ({} pairs)",
+        best.loss,
+        best.difference,
+        best.difference_error,
+        pairs.len()
+    )?;
+    write_weights(args, &best)?;
+    let merge = MergeArgs {
+        model: args.model.clone(),
+        experts: args.experts.clone(),
+        weights: best.w.clone(),
+        out: merged,
+        names: None,
+        dry_run: false,
+    };
+    merge::run(&merge, global)
+}
+
+/// weights.json: the result in a form that scripts read.
+fn write_weights(args: &SearchArgs, best: &Candidate) -> Result<()> {
+    let text = json!({
+        "weights": best.w, "loss": best.loss, "difference": best.difference,
+        "difference_error": best.difference_error, "experts": args.experts, "model": args.model,
+    });
+    atomic::write(&args.out.join("weights.json"), format!("{text:#}\n").as_bytes())
+}
