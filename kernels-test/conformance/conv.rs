@@ -94,7 +94,7 @@ fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {
     let [_, _, _, cin, cout, kernel, stride, pad] = case;
     let padding = if pad == RIGHT { Padding::RightBottom } else { Padding::Symmetric(pad) };
     let w = b.parameter("w", &[kernel, kernel, cin, cout]);
-    let bias = (case[1] % 2 == 0).then(|| b.parameter("bias", &[cout]));
+    let bias = case[1].is_multiple_of(2).then(|| b.parameter("bias", &[cout]));
     conv2d(&mut b.tape, x, &w, bias.as_ref(), Conv2dSpec { stride, padding })
 }
 

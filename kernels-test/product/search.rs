@@ -5,6 +5,7 @@ use crate::run::{TINY, deme, model, snapshot, tiny};
 use deme::rng;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 fn path(p: &Path) -> String {
     p.display().to_string()
@@ -89,7 +90,7 @@ fn a_table_is_continued_and_gives_the_same_result() {
     let data = images(dir.path());
     let grid = ["--step", "0.25", "--fine", "0.25"];
     let whole = dir.path().join("whole");
-    search(&base, &[expert.clone()], &data, &whole, &grid).exits(0);
+    search(&base, slice::from_ref(&expert), &data, &whole, &grid).exits(0);
     let table = std::fs::read_to_string(whole.join("table.jsonl")).unwrap();
     let part = dir.path().join("part");
     std::fs::create_dir(&part).unwrap();
@@ -107,7 +108,7 @@ fn refusals_name_the_thing_and_write_nothing() {
     let data = images(dir.path());
     let out = dir.path().join("out");
     let before = snapshot(dir.path());
-    let ran = search(&base, &[base.clone()], &data, &out, &["--step", "0"]).exits(2);
+    let ran = search(&base, slice::from_ref(&base), &data, &out, &["--step", "0"]).exits(2);
     assert!(ran.err.contains("a grid from 0 to 1 in steps of 0"), "{}", ran.err);
     let ran = search(&base, &[dir.path().join("nobody")], &data, &out, &[]).exits(3);
     assert!(ran.err.contains("nobody"), "{}", ran.err);

@@ -165,7 +165,7 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Transl
                 shader_model: model,
                 binding_map: binding_map.clone(),
                 fake_missing_bindings: false,
-                special_constants_binding: Some(special.clone()),
+                special_constants_binding: Some(special),
                 zero_initialize_workgroup_memory: checked,
                 restrict_indexing: checked,
                 force_loop_bounding: checked,

@@ -1,5 +1,5 @@
-//! What the demo spends: updates, candidates, pictures, by the kind of machine. The numbers come from the sweep in
-//! docs/demo-sweep.md. Called by `cli::demo`.
+//! What the demo spends: updates, candidates, pictures, by the kind of machine. The learning rate comes from the sweep
+//! in docs/demo-sweep.md. Called by `cli::demo`.
 
 use crate::shader::Class;
 

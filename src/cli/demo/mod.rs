@@ -270,10 +270,10 @@ impl Demo<'_> {
             rows,
             loss_note: format!(
                 "Mean squared error of the predicted noise on {} images that neither training nor the search has seen, \
-                 with fresh noise; {} timesteps an image and range. Differences are paired; ± is one standard error. \
+                 with fresh noise; {} an image and range. Differences are paired; ± is one standard error. \
                  Coloured: beyond two.",
                 self.images.len(),
-                self.budget.repeats
+                times(self.budget.repeats)
             ),
             pictures,
             curves: (0..EXPERTS).map(|i| self.curve(i)).collect::<Result<_>>()?,
@@ -330,13 +330,23 @@ impl Demo<'_> {
             ("experts", format!("{EXPERTS} x {} updates of {} images", b.updates, b.batch * b.accumulate)),
             ("learning rate", format!("{:e}", b.lr)),
             ("p, probability of the whole range", b.p.to_string()),
-            ("search", format!("grid 0..{} in steps of {}, then {}", b.high, b.step, b.fine)),
+            ("search", search_settings(b)),
             ("pictures", format!("DDIM, {} steps, eta 0, leading, seed {}", b.steps, self.args.seed)),
             ("time", format!("{:.1} minutes", started.elapsed().as_secs_f64() / 60.0)),
         ]
         .map(|(k, v)| (k.to_string(), v))
         .into()
     }
+}
+
+/// "1 timestep", "3 timesteps".
+fn times(n: u32) -> String {
+    format!("{n} timestep{}", if n == 1 { "" } else { "s" })
+}
+
+fn search_settings(b: &Budget) -> String {
+    let fine = if b.fine < b.step { format!(", then of {} around the best", b.fine) } else { String::new() };
+    format!("grid from 0 to {} in steps of {}{fine}", b.high, b.step)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path, line: usize, text: &str) -> Result<T> {
