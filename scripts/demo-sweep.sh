@@ -1,6 +1,6 @@
 #!/bin/bash
 # The sweep behind the demo's learning rate: experts at several rates, judged as an ensemble on the search images (even
-# held-out ones) only. Prints the rows of docs/demo-sweep.md. Resumable.
+# held-out ones) only. Prints a table's rows. Resumable.
 #   scripts/demo-sweep.sh OUT UPDATES RATE...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,5 +1,5 @@
-//! What the demo spends: updates, candidates, pictures, by the kind of machine. The learning rate comes from the sweep
-//! in docs/demo-sweep.md. Called by `cli::demo`.
+//! What the demo spends: updates, candidates, pictures, by the kind of machine. The learning rate is a first choice;
+//! `scripts/demo-sweep.sh` compares rates on the search images. Called by `cli::demo`.
 
 use crate::shader::Class;
 
@@ -30,7 +30,7 @@ pub struct Budget {
 }
 
 const SOFTWARE: Budget = Budget {
-    updates: 24,
+    updates: 30,
     batch: 16,
     accumulate: 1,
     lr: 1e-5,
