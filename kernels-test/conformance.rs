@@ -10,6 +10,7 @@ mod conformance {
 
     pub mod attention;
     mod attention_bounds;
+    mod bisect;
     pub mod broadcast;
     pub mod loss;
     pub mod merge;

@@ -46,7 +46,7 @@ without_workgroup_strides() {
         if (!(word[1] == "OpDecorate" && word[3] == "ArrayStride" && word[2] in plain)) print line[i]
       }
     }
-  ' | "$venv/bin/spirv-as" --target-env spv1.6 --preserve-numeric-ids -o "$2" -
+  ' | "$venv/bin/spirv-as" --target-env spv1.3 --preserve-numeric-ids -o "$2" -
 }
 
 scratch=$(mktemp)

@@ -30,7 +30,7 @@ use crate::rng::{Purpose, stream};
 use budget::{Budget, EXPERTS};
 use report::{Curve, LossRow, Picture, Report};
 
-/// The whole method on the bundled emoji model: experts, search, merged model, pictures, report
+/// The whole method on the bundled emoji model, ending in a report
 #[derive(Args, Debug)]
 pub struct DemoArgs {
     /// Folder for everything that the demo makes; a stopped demo in it continues
@@ -44,7 +44,7 @@ pub struct DemoArgs {
     data: PathBuf,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// A long run that is meant to gain something: hours without a GPU
+    /// A long run that is meant to gain something: most of a day without a GPU
     #[arg(long)]
     full: bool,
 }
