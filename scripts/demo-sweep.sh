@@ -1,6 +1,6 @@
 #!/bin/bash
 # The sweep behind the demo's learning rate: experts at several rates, judged as an ensemble on the search images (even
-# held-out ones) only. Prints a table's rows. Resumable.
+# held-out ones) only. Prints the rows of docs/demo-sweep.md. Resumable.
 #   scripts/demo-sweep.sh OUT UPDATES RATE...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,7 +27,7 @@ row base "$out/base.json"
 for rate in "$@"; do
   run=$out/$rate
   "$deme" -q finetune --model "$model" "${data[@]}" --out "$run/experts" --ranges 4 --steps "$updates" --batch 16 \
-    --accumulate 1 --lr "$rate" --p 0.4 --flip --log-every 10 --eval-every 0 --sample-every 0 --resume >/dev/null
+    --accumulate 1 --lr "$rate" --p 0.4 --flip --log-every 3 --eval-every 0 --sample-every 0 --resume >/dev/null
   experts=("$run"/experts/expert_{0,1,2,3})
   judge --model "$model" --ensemble --experts "${experts[@]}" >"$run/ensemble.json"
   row "ensemble, $rate" "$run/ensemble.json"

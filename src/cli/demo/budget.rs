@@ -1,5 +1,5 @@
-//! What the demo spends: updates, candidates, pictures, by the kind of machine. The learning rate is a first choice;
-//! `scripts/demo-sweep.sh` compares rates on the search images. Called by `cli::demo`.
+//! What the demo spends: updates, candidates, pictures, by the kind of machine. The learning rate comes from
+//! the sweep in docs/demo-sweep.md. Called by `cli::demo`.
 
 use crate::shader::Class;
 
@@ -33,7 +33,7 @@ const SOFTWARE: Budget = Budget {
     updates: 30,
     batch: 16,
     accumulate: 1,
-    lr: 1e-5,
+    lr: 3e-6,
     p: 0.4,
     high: 1.0,
     step: 0.5,
