@@ -30,7 +30,7 @@ pub struct SampleArgs {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     steps: u32,
     /// Noise added at each step: 0 is deterministic, 1 is as much as DDPM
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     eta: f64,
     /// Timesteps: leading, trailing and linspace as in diffusers, quad as in the DDIM paper [default: the model's]
     #[arg(long, value_name = "NAME", value_parser = ["leading", "trailing", "linspace", "quad"])]
@@ -92,6 +92,7 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
     // Refuses an eta outside 0..=1, and steps without a signal, before anything is opened.
     steps.iter().try_for_each(|&step| model.schedule.ddim_step(step, args.eta).map(drop))?;
     let destination = Destination::new(&args.out, num)?;
+    args.save_tensor.as_deref().map(check_new_file).transpose()?;
 
     let gpu = Gpu::open(&global.choice())?;
     global.detail(format_args!("{}", gpu.summary()));
@@ -113,6 +114,17 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
         writer::write(path, &[("sample", &shape, &values)], &BTreeMap::new())?;
     }
     say!("{num} pictures of {w}x{h} in {}", args.out.display())
+}
+
+/// Refuses a file that exists (it may be a model) or whose folder does not, before the work.
+fn check_new_file(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Err(Error::usage(format!("{} exists", path.display()), "give another --save-tensor"));
+    }
+    match path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+        Some(parent) => Err(Error::usage(format!("{} is not a folder", parent.display()), "make the folder first")),
+        None => Ok(()),
+    }
 }
 
 /// What to draw.

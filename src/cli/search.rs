@@ -9,15 +9,17 @@ use serde_json::json;
 use super::data::{DataArgs, Split};
 use super::merge::{self, MergeArgs};
 use super::models::{open_with_experts, timestep_ranges};
-use super::{Global, interrupt, terminal::say};
+use super::{Global, interrupt, opened, terminal::say};
+use crate::data::dataset::Dataset;
 use crate::deme::judge::{Merger, judge};
 use crate::deme::search::{self, Candidate, Grid, Header, Table};
 use crate::diffusion::denoising::{DenoisingLoss, LossSpec, Trial, stratified_pairs};
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::io::atomic;
+use crate::io::hash::{self, Hash};
 use crate::io::source::TensorSource;
-use crate::io::{atomic, hash};
 use crate::model::unet::Projections;
 use crate::nn::{Role, Slabs};
 use crate::rng::{Purpose, stream};
@@ -64,12 +66,23 @@ pub struct SearchArgs {
     out: PathBuf,
 }
 
-/// What identifies a search: everything that a candidate's loss depends on.
-fn identity(args: &SearchArgs, model: &Pretrained, experts: &[Pretrained], images: &[usize]) -> Result<Header> {
-    let weights = |m: &Pretrained| hash::of_file(m.folder.weights.path());
-    let hashes = std::iter::once(model).chain(experts).map(weights).collect::<Result<Vec<_>>>()?;
+/// What identifies a search: everything that a candidate's loss and the choice among candidates depend on.
+fn identity(
+    args: &SearchArgs,
+    grid: &Grid,
+    models: &[&Pretrained],
+    dataset: &Dataset,
+    images: &[usize],
+) -> Result<Header> {
+    let described = |m: &&Pretrained| -> Result<_> {
+        let weights: Vec<_> = opened::hashes(m.folder.weights.path())?.into_iter().map(|(_, _, hash)| hash).collect();
+        Ok(json!([weights, m.folder.unet_config.map, m.folder.scheduler_config()?.map]))
+    };
+    let models = models.iter().map(described).collect::<Result<Vec<_>>>()?;
+    let mut pixels = Hash::default();
+    images.iter().for_each(|&i| pixels.bytes(dataset.pixels_u8(i)));
     let settings = json!({
-        "models": hashes, "data": args.data.data, "tile": args.data.tile, "images": images, "pairs": args.pairs,
+        "models": models, "grid": grid, "images": images, "pixels": pixels.finish(), "pairs": args.pairs,
         "seed": args.seed, "batch": args.batch,
     });
     Ok(Header { identity: hash::of_bytes(settings.to_string().as_bytes()) })
@@ -86,8 +99,12 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
     let ranges = timestep_ranges(&model, experts.len() as u32)?;
     let pairs = stratified_pairs(&images, &ranges, repeats, args.seed);
     let merged = args.out.join("merged");
-    model.folder.check_output(&merged)?;
-    let header = identity(args, &model, &experts, &images)?;
+    if merged.exists() {
+        let message = format!("{} exists: this search is done", merged.display());
+        return Err(Error::usage(message, "give another --out, or move the merged model away to search on"));
+    }
+    let models: Vec<&Pretrained> = std::iter::once(&model).chain(&experts).collect();
+    let header = identity(args, &grid, &models, &dataset, &images)?;
 
     let gpu = Gpu::open(&global.choice())?;
     std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;

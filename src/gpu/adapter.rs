@@ -123,10 +123,10 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     let Some(wanted) = choice.adapter.clone().or(from_env) else {
         return adapters.into_iter().next().ok_or(Error::NoAdapter { message: String::new() });
     };
-    let position = match wanted.parse::<usize>() {
-        Ok(index) => (index < adapters.len()).then_some(index),
-        Err(_) => adapters.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted.to_lowercase())),
-    };
+    // A number that is no index may be part of a name: 4090.
+    let index = wanted.parse::<usize>().ok().filter(|&i| i < adapters.len());
+    let by_name = || adapters.iter().position(|a| a.get_info().name.to_lowercase().contains(&wanted.to_lowercase()));
+    let position = index.or_else(by_name);
     match position {
         Some(i) => Ok(adapters.into_iter().nth(i).ok_or(Error::NoAdapter { message: String::new() })?),
         None => Err(Error::usage(format!("no adapter matches {wanted}"), format!("this machine has {}", listed()))),

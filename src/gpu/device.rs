@@ -23,6 +23,8 @@ struct Inner {
     failure: Arc<Mutex<Option<Failure>>>,
     pipelines: Mutex<Pipelines>,
     readback: Mutex<Option<wgpu::Buffer>>,
+    /// How long the work submitted since the last readback may take, in seconds.
+    pending: Mutex<f64>,
 }
 
 enum Failure {
@@ -88,6 +90,7 @@ impl Gpu {
             failure,
             pipelines: Mutex::default(),
             readback: Mutex::new(None),
+            pending: Mutex::new(0.0),
         })))
     }
 
@@ -185,6 +188,11 @@ impl Gpu {
         }
     }
 
+    /// Notes that work was submitted which may take `seconds`: the next readback waits for it too.
+    pub(super) fn submitted(&self, seconds: f64) {
+        *lock(&self.0.pending) += seconds;
+    }
+
     /// Runs a creation inside error scopes, so that a refusal is an error that names `what`.
     pub(super) fn scoped<T>(&self, what: &str, needed: u64, create: impl FnOnce() -> T) -> Result<T> {
         let device = &self.0.device;
@@ -263,6 +271,7 @@ impl Gpu {
         let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(from, at, readback, 0, Some(bytes));
         let index = self.0.queue.submit([encoder.finish()]);
+        let seconds = seconds + *lock(&self.0.pending);
         let (sender, receiver) = std::sync::mpsc::channel();
         readback.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
             // The receiver is gone only if the wait below has already failed.
@@ -280,6 +289,7 @@ impl Gpu {
             message: e.to_string(),
         })?;
         let values = view.to_vec();
+        *lock(&self.0.pending) = 0.0;
         drop(view);
         readback.unmap();
         Ok(values)

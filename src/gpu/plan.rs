@@ -260,6 +260,7 @@ impl Plan {
             index = Some(self.gpu.queue().submit([encoder.finish()]));
         }
         if let Some(index) = index {
+            self.gpu.submitted(self.seconds);
             self.staging.submitted(index.clone());
             self.last = Some(index);
         }

@@ -214,7 +214,8 @@ impl Demo<'_> {
     fn judge(&self, name: &'static str, models: ModelArgs, judged: &Judged) -> Result<Compared> {
         say!("\njudging the {name}: odd held-out images, fresh noise")?;
         let ranges = timestep_ranges(&judged.model, EXPERTS)?;
-        let pairs = stratified_pairs(&self.images, &ranges, self.budget.repeats as usize, self.args.seed + 1);
+        let pairs =
+            stratified_pairs(&self.images, &ranges, self.budget.repeats as usize, self.args.seed.wrapping_add(1));
         let trial = Trial {
             pairs: &pairs,
             image: &|i, out| self.dataset.write_pixels(i, false, out),
