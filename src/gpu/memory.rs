@@ -24,12 +24,6 @@ impl Memory {
     }
 }
 
-/// Bytes of the external storage that a recording binds.
-pub fn external_bytes(recording: &Recording) -> u64 {
-    let external = recording.buffers.iter().filter(|b| matches!(b.role, Role::External(_)));
-    4 * external.map(|b| b.elements).sum::<u64>()
-}
-
 /// First write to last use, in op numbers; a read before the first write is an error.
 fn lifetimes(recording: &Recording) -> Result<Vec<Option<(usize, usize)>>> {
     let mut lifetimes: Vec<Option<(usize, usize)>> = vec![None; recording.buffers.len()];
