@@ -26,6 +26,7 @@ mod conformance {
 }
 
 use conformance::harness::Entry;
+use deme::shader::cards;
 
 /// Every family: a line here, a `mod` line above and a test below.
 static FAMILIES: [Entry; 11] = [
@@ -110,11 +111,16 @@ const FLOOR_FAULTS: usize = 100;
 #[test]
 fn totals() {
     let reports: Vec<_> = FAMILIES.iter().map(|f| f.report(&FAMILIES)).collect();
-    let missing: Vec<_> = deme::shader::cards::all()
+    let missing: Vec<_> = cards::all()
         .map(|card| card.word)
         .filter(|word| reports.iter().all(|r| r.floors.get(word).is_none_or(|floor| *floor < 15)))
         .collect();
     assert!(missing.is_empty(), "kernels without a floor of at least 15 cases: {missing:?}");
+    let heart = [cards::gemm::CARDS, cards::conv::CARDS, cards::attention::CARDS, cards::norm::CARDS].concat();
+    for word in heart.iter().map(|card| card.word) {
+        let floor = reports.iter().filter_map(|r| r.floors.get(word)).max();
+        assert!(floor.is_some_and(|n| *n >= 40), "{word} needs a floor of 40 cases for every variant, not {floor:?}");
+    }
     let cases: usize = reports.iter().flat_map(|r| r.counts.values()).sum();
     let gradients: usize = reports.iter().map(|r| r.gradients).sum();
     let faults: usize = reports.iter().map(|r| r.faults).sum();

@@ -9,6 +9,8 @@ mod run;
 #[path = "product/train.rs"]
 mod train;
 
+#[path = "product/demo.rs"]
+mod demo;
 #[path = "product/doctor.rs"]
 mod doctor;
 #[path = "product/finetune.rs"]

@@ -114,7 +114,9 @@ impl Error {
                 "update the driver or try another --adapter or --backend, and report it".into()
             }
             Self::NonFinite { .. } => "lower --lr; the last good checkpoint is kept".into(),
-            Self::Interrupted { .. } => "`--resume` continues where this stopped".into(),
+            Self::Interrupted { .. } => {
+                "the same command continues where this stopped (finetune: with --resume)".into()
+            }
         }
     }
 }

@@ -92,7 +92,7 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
     // Refuses an eta outside 0..=1, and steps without a signal, before anything is opened.
     steps.iter().try_for_each(|&step| model.schedule.ddim_step(step, args.eta).map(drop))?;
     let destination = Destination::new(&args.out, num)?;
-    args.save_tensor.as_deref().map(check_new_file).transpose()?;
+    args.save_tensor.as_deref().map(|path| check_new_file(path, "--save-tensor")).transpose()?;
 
     let gpu = Gpu::open(&global.choice())?;
     global.detail(format_args!("{}", gpu.summary()));
@@ -113,13 +113,13 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
         let values = nhwc_to_nchw(pictures.data, channels, h * w);
         writer::write(path, &[("sample", &shape, &values)], &BTreeMap::new())?;
     }
-    say!("{num} pictures of {w}x{h} in {}", args.out.display())
+    say!("{num} picture{} of {w}x{h} in {}", if num == 1 { "" } else { "s" }, args.out.display())
 }
 
 /// Refuses a file that exists (it may be a model) or whose folder does not, before the work.
-fn check_new_file(path: &Path) -> Result<()> {
+fn check_new_file(path: &Path, option: &str) -> Result<()> {
     if path.exists() {
-        return Err(Error::usage(format!("{} exists", path.display()), "give another --save-tensor"));
+        return Err(Error::usage(format!("{} exists", path.display()), format!("give another {option}")));
     }
     match path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
         Some(parent) => Err(Error::usage(format!("{} is not a folder", parent.display()), "make the folder first")),
@@ -187,13 +187,7 @@ impl Destination {
     fn new(out: &Path, num: u32) -> Result<Self> {
         let hint = "name a .png file or a folder";
         if out.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
-            if out.is_dir() {
-                return Err(Error::usage(format!("{} is a folder", out.display()), hint));
-            }
-            let parent = out.parent().filter(|p| !p.as_os_str().is_empty());
-            if let Some(parent) = parent.filter(|p| !p.is_dir()) {
-                return Err(Error::usage(format!("{} is not a folder", parent.display()), "make the folder first"));
-            }
+            check_new_file(out, "--out")?;
             return Ok(Self::File(out.to_path_buf()));
         }
         if out.extension().is_some() && !out.is_dir() {

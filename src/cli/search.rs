@@ -126,7 +126,7 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
         stream: stream(Purpose::EvalNoise, 1),
     };
 
-    let stop = interrupt::flag();
+    let listening = interrupt::listen();
     let bar = global.progress(1, "searching", "candidates");
     let best = search::grid(
         experts.len(),
@@ -137,13 +137,14 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
             bar.set_length(planned as u64);
             bar.set_position(done as u64);
             bar.set_message(format!("best {:.6} at {:?}", best.loss, best.w));
-            if stop.load(std::sync::atomic::Ordering::SeqCst) {
+            if interrupt::requested() {
                 let saved = "all judged candidates are in the table; the same command continues".to_string();
                 return Err(Error::Interrupted { saved });
             }
             Ok(())
         },
     )?;
+    drop(listening);
     bar.finish_and_clear();
     say!("{} candidates, the best at w = {:?}", table.rows.len(), best.w)?;
     say!(

@@ -153,7 +153,8 @@ impl DenoisingLoss {
         })
     }
 
-    pub fn own_bytes(&self) -> u64 {
+    /// Bytes of the plan's own buffers.
+    pub fn own_bytes(&self) -> Result<u64> {
         self.plan.own_bytes()
     }
 

@@ -162,8 +162,8 @@ impl Sampler {
     }
 
     /// Bytes of the plans' own buffers.
-    pub fn own_bytes(&self) -> u64 {
-        self.plan.own_bytes() + self.start.own_bytes()
+    pub fn own_bytes(&self) -> Result<u64> {
+        Ok(self.plan.own_bytes()? + self.start.own_bytes()?)
     }
 
     /// x_0 of a batch, [N, H, W, padded C], before any rounding. `on_step` is called after each step is submitted; its

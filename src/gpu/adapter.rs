@@ -113,9 +113,11 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
         lines.collect::<Vec<_>>().join("; ")
     };
     if adapters.is_empty() {
-        let message = match &choice.backend {
-            Some(b) => format!("no {b} driver answers"),
-            None => "no Vulkan, Metal or DX12 driver answers".to_string(),
+        let from_env = std::env::var("WGPU_BACKEND").ok().filter(|names| !names.is_empty());
+        let message = match (&choice.backend, from_env) {
+            (Some(b), _) => format!("no {b} driver answers"),
+            (None, Some(b)) => format!("no driver answers for WGPU_BACKEND={b}"),
+            (None, None) => "no Vulkan, Metal or DX12 driver answers".to_string(),
         };
         return Err(Error::NoAdapter { message });
     }

@@ -2,6 +2,7 @@
 //! Called by `plan` and by everything that owns GPU storage.
 
 use super::adapter::{self, AdapterChoice, AdapterSummary};
+use super::memory;
 use super::pipeline::Pipelines;
 use crate::error::{Error, Result};
 use crate::shader::{Class, Limits};
@@ -265,7 +266,7 @@ impl Gpu {
         let mut slot = lock(&self.0.readback);
         if slot.as_ref().is_none_or(|b| b.size() < bytes) {
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            *slot = Some(self.create_buffer("readback", bytes.next_power_of_two(), usage)?);
+            *slot = Some(self.create_buffer("readback", memory::readback_bytes(bytes), usage)?);
         }
         let Some(readback) = slot.as_ref() else { return Ok(Vec::new()) };
         let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -3,8 +3,16 @@
 //! Called by `plan` and by `--dry-run`.
 
 use crate::error::{Error, Result};
-use crate::recording::{Recording, Role};
+use crate::recording::{BufferId, Recording, Role};
 use crate::shader::Access;
+use std::collections::HashMap;
+
+/// Params of one op in the uniform arena; what every adapter accepts as an offset.
+pub const PARAMS_STRIDE: u64 = 256;
+/// Inputs within the step buffer start at multiples of this many words.
+const INPUT_ALIGN: u64 = 64;
+/// Steps that may be in flight at once: each has its own copy of the inputs.
+pub const STAGING_SLOTS: usize = 3;
 
 /// Where every buffer of a recording goes.
 #[derive(Debug, Clone)]
@@ -22,6 +30,28 @@ impl Memory {
     pub fn transient_bytes(&self) -> u64 {
         4 * self.slots.iter().sum::<u64>()
     }
+}
+
+/// The step buffer: where each input is in it, and its length, in words.
+pub fn inputs(recording: &Recording) -> (HashMap<BufferId, u64>, u64) {
+    let mut at = HashMap::new();
+    let mut words = 0;
+    for (i, b) in (0..).zip(&recording.buffers).filter(|(_, b)| b.role == Role::Input) {
+        at.insert(BufferId(i), words);
+        words += b.elements.next_multiple_of(INPUT_ALIGN);
+    }
+    (at, words.max(INPUT_ALIGN))
+}
+
+/// Bytes that a plan of this recording takes beside external storage: activations, inputs with their staging, params.
+pub fn plan_bytes(recording: &Recording) -> Result<u64> {
+    let staged = 4 * inputs(recording).1 * (1 + STAGING_SLOTS as u64);
+    Ok(assign(recording)?.transient_bytes() + staged + PARAMS_STRIDE * (recording.ops.len() as u64).max(1))
+}
+
+/// Bytes of the buffer through which `largest` bytes are read back.
+pub fn readback_bytes(largest: u64) -> u64 {
+    largest.next_power_of_two()
 }
 
 /// First write to last use, in op numbers; a read before the first write is an error.

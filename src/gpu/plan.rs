@@ -3,7 +3,7 @@
 //! Called by `train`, `deme`, `eval`, `cli` and the tests.
 
 use super::device::{Gpu, Storage};
-use super::memory::{self, Memory};
+use super::memory::{self, Memory, PARAMS_STRIDE};
 use super::pipeline::{self, Pipeline};
 use super::staging::Staging;
 use crate::error::{Error, Result};
@@ -25,10 +25,6 @@ pub struct PlanOptions {
     pub variant: Option<String>,
 }
 
-/// Params of one op in the uniform arena; what every adapter accepts as an offset.
-const PARAMS_STRIDE: u64 = 256;
-/// Inputs within the step buffer start at multiples of this many words.
-const INPUT_ALIGN: u64 = 64;
 /// A submission on a GPU stays near this much work: 0.5 s at 200 GFLOP/s (the Windows watchdog resets at 2 s).
 const SUBMISSION_FLOPS: u64 = 100_000_000_000;
 
@@ -108,13 +104,7 @@ impl Plan {
             .zip(&memory.slots)
             .map(|(i, &elements)| gpu.storage(&format!("{}: activations {i}", recording.name), elements))
             .collect::<Result<Vec<_>>>()?;
-        let mut input_at = HashMap::new();
-        let mut words = 0;
-        for (i, b) in (0..).zip(&recording.buffers).filter(|(_, b)| b.role == Role::Input) {
-            input_at.insert(BufferId(i), words);
-            words += b.elements.next_multiple_of(INPUT_ALIGN);
-        }
-        let words = words.max(INPUT_ALIGN);
+        let (input_at, words) = memory::inputs(&recording);
         let mut externals = externals.clone();
         externals.insert(ZERO_KEY.to_string(), gpu.storage(ZERO_KEY, ZERO_ELEMENTS)?);
         let mut plan = Self {
@@ -204,9 +194,9 @@ impl Plan {
         Ok(())
     }
 
-    /// Bytes of activations, step buffer and parameters of ops; external storage is counted by its owner.
-    pub fn own_bytes(&self) -> u64 {
-        self.memory.transient_bytes() + 4 * self.step.elements + PARAMS_STRIDE * self.dispatches.len() as u64
+    /// Bytes of activations, inputs with their staging, and params of ops; external storage is counted by its owner.
+    pub fn own_bytes(&self) -> Result<u64> {
+        memory::plan_bytes(&self.recording)
     }
 
     /// (kernel variant, number of dispatches), in the order of first use: what the tuning chose.

@@ -2,12 +2,10 @@
 //! Called by `plan::run`.
 
 use super::device::Gpu;
+use super::memory::STAGING_SLOTS;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Steps that may be in flight at once.
-const SLOTS: usize = 3;
 
 struct Slot {
     buffer: wgpu::Buffer,
@@ -27,7 +25,7 @@ impl Staging {
             let buffer = gpu.create_buffer("step staging", bytes, usage)?;
             Ok(Slot { buffer, mapped: Arc::new(AtomicBool::new(true)), submission: None })
         };
-        Ok(Self { slots: (0..SLOTS).map(slot).collect::<Result<_>>()?, next: 0 })
+        Ok(Self { slots: (0..STAGING_SLOTS).map(slot).collect::<Result<_>>()?, next: 0 })
     }
 
     /// Fills the next slot, waiting until the step that used it last is done.
@@ -59,6 +57,6 @@ impl Staging {
             mapped.store(result.is_ok(), Ordering::Release);
         });
         slot.submission = Some(submission);
-        self.next = (self.next + 1) % SLOTS;
+        self.next = (self.next + 1) % STAGING_SLOTS;
     }
 }

@@ -22,7 +22,8 @@ pub struct Budget {
     pub fine: f64,
     /// Search images a range.
     pub pairs: u32,
-    /// Timesteps an image and range behind each reported loss.
+    /// Odd held-out images behind each reported loss, at most, and timesteps of each in each range.
+    pub images: usize,
     pub repeats: u32,
     /// Pictures of each model, and their DDIM steps.
     pub pictures: u32,
@@ -39,6 +40,7 @@ const SOFTWARE: Budget = Budget {
     step: 0.5,
     fine: 0.5,
     pairs: 12,
+    images: usize::MAX,
     repeats: 1,
     pictures: 16,
     steps: 20,
@@ -70,9 +72,14 @@ const FULL: Budget = Budget {
     ..HARDWARE
 };
 
+/// `--smoke`: every stage for a moment.
+const SMOKE: Budget =
+    Budget { updates: 2, batch: 4, step: 1.0, fine: 1.0, pairs: 1, images: 4, pictures: 4, steps: 4, ..SOFTWARE };
+
 impl Budget {
-    pub fn of(class: Class, full: bool) -> Self {
+    pub fn of(class: Class, full: bool, smoke: bool) -> Self {
         match (full, class) {
+            _ if smoke => SMOKE,
             (true, _) => FULL,
             (false, Class::Cpu) => SOFTWARE,
             (false, _) => HARDWARE,

@@ -2,33 +2,34 @@
 //! the same commands that a user would, and prints each. Called by `cli::run`.
 
 mod budget;
+mod losses;
 mod plots;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::data::{DataArgs, Split};
 use super::models::{Judged, ModelArgs, timestep_ranges};
 use super::sample::{Request, draw};
 use super::terminal::say;
-use super::{Cli, Global, eval};
+use super::{Cli, Global, eval, interrupt};
 use crate::data::dataset::Dataset;
 use crate::deme::search::Candidate;
 use crate::diffusion::denoising::{Trial, stratified_pairs};
 use crate::diffusion::spacing::Spacing;
 use crate::diffusion::summary::Summary;
 use crate::error::{Error, Result};
-use crate::eval::loss::Buckets;
 use crate::gpu::Gpu;
 use crate::io::atomic;
 use crate::io::png::{self, Batch, Grid};
 use crate::rng::{Purpose, stream};
 use budget::{Budget, EXPERTS};
-use report::{Curve, LossRow, Picture, Report};
+use losses::{loss_rows, losses_json, print_table};
+use report::{Curve, Picture, Report};
 
 /// The whole method on the bundled emoji model, ending in a report
 #[derive(Args, Debug)]
@@ -45,8 +46,11 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A long run that is meant to gain something: most of a day without a GPU
-    #[arg(long)]
+    #[arg(long, conflicts_with = "smoke")]
     full: bool,
+    /// Every stage for a moment: shows that all of it works here, gains nothing
+    #[arg(long)]
+    smoke: bool,
 }
 
 /// Side of the atlas's tiles, and which images training leaves out: as the model was trained.
@@ -79,19 +83,23 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
         return Err(Error::usage(format!("{} is not there", missing.display()), hint));
     }
     let gpu = Gpu::open(&global.choice())?;
-    let budget = Budget::of(gpu.class(), args.full);
+    let budget = Budget::of(gpu.class(), args.full, args.smoke);
     let base = Judged::open(&ModelArgs { model: args.model.clone(), experts: Vec::new(), ensemble: false })?;
     let data = DataArgs { data: args.data.clone(), tile: Some(TILE), holdout: Some(HOLDOUT), on_bad: "fatal".into() };
     let dataset = data.open(&base.model, global)?;
-    let images = Split::HoldoutOdd.images(&dataset)?;
+    let mut images = Split::HoldoutOdd.images(&dataset)?;
+    images.truncate(budget.images);
     std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
     let demo = Demo { args, global, budget, dataset, images, gpu };
     demo.announce()?;
 
+    let judging = Instant::now();
     let mut compared = vec![demo.judge("base", base_only(args), &base)?];
-    demo.plan_time(&compared[0], started)?;
+    demo.plan_time(&compared[0], judging.elapsed())?;
     demo.finetune()?;
+    demo.stop_if_asked()?;
     demo.search()?;
+    demo.stop_if_asked()?;
     let experts = (0..EXPERTS).map(|i| args.out.join(format!("experts/expert_{i}"))).collect();
     let ensemble = ModelArgs { model: args.model.clone(), experts, ensemble: true };
     compared.push(demo.judge("ensemble", ensemble.clone(), &Judged::open(&ensemble)?)?);
@@ -126,16 +134,25 @@ impl Demo<'_> {
         )
     }
 
-    /// How long the rest takes, from how long the base's losses took.
-    fn plan_time(&self, base: &Compared, started: Instant) -> Result<()> {
-        let [judged, rest @ ..] = self.budget.forwards(self.images.len());
-        let each = started.elapsed().as_secs_f64() / judged;
-        let seconds = each * rest.iter().sum::<f64>();
+    /// How long the rest takes, from how long the base's losses took; what an earlier run has done costs nothing.
+    fn plan_time(&self, base: &Compared, took: Duration) -> Result<()> {
+        let [judged, mut trained, mut searched, rest @ ..] = self.budget.forwards(self.images.len());
+        let left = (0..EXPERTS).filter(|&i| !self.args.out.join(format!("experts/expert_{i}")).exists()).count();
+        trained *= left as f64 / f64::from(EXPERTS);
+        if self.args.out.join("search/merged").is_dir() {
+            searched = 0.0;
+        }
+        let seconds = took.as_secs_f64() / judged * (trained + searched + rest.iter().sum::<f64>());
         let loss = Summary::of(&base.losses);
-        say!(
-            "base: held-out loss {loss}; the rest will take about {:.0} minutes at this speed",
-            (seconds / 60.0).ceil()
-        )
+        let left =
+            if seconds < 100.0 { format!("{seconds:.0} seconds") } else { format!("{:.0} minutes", seconds / 60.0) };
+        say!("base: held-out loss {loss}; the rest will take about {left} at this speed")
+    }
+
+    /// A signal that came when a stage had ended already.
+    fn stop_if_asked(&self) -> Result<()> {
+        let saved = format!("what is done is in {}", self.args.out.display());
+        if interrupt::requested() { Err(Error::Interrupted { saved }) } else { Ok(()) }
     }
 
     /// Runs one of deme's own commands, after printing it.
@@ -354,47 +371,4 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, line: usize, text: &str) -
     serde_json::from_str(text).map_err(|e| {
         Error::format(path, format!("line {}", line + 1), e.to_string(), "remove the folder and run the demo again")
     })
-}
-
-/// A row per range, then the total.
-fn loss_rows(compared: &[Compared], ranges: &[std::ops::Range<usize>]) -> Vec<LossRow> {
-    let pairs = compared[0].losses.len();
-    let buckets = Buckets::even(ranges, pairs);
-    let named = ranges.iter().zip(buckets.pairs).map(|(t, pairs)| (format!("{}..{}", t.start, t.end), pairs));
-    let row = |(range, pairs): (String, std::ops::Range<usize>)| {
-        let part = |c: &Compared| c.losses[pairs.clone()].to_vec();
-        let base = part(&compared[0]);
-        LossRow {
-            range,
-            losses: compared.iter().map(|c| Summary::of(&part(c))).collect(),
-            differences: compared[1..].iter().map(|c| Summary::of_difference(&part(c), &base)).collect(),
-        }
-    };
-    named.chain([("all".to_string(), 0..pairs)]).map(row).collect()
-}
-
-fn print_table(compared: &[Compared], rows: &[LossRow]) -> Result<()> {
-    let names: Vec<String> = compared.iter().map(|c| format!("{:>10}", c.name)).collect();
-    let versus: Vec<String> = compared[1..].iter().map(|c| format!("{:>24}", format!("{} - base", c.name))).collect();
-    say!("\nheld-out loss by timestep range (± one standard error)")?;
-    say!("{:>10} {} {}", "timesteps", names.join(" "), versus.join(" "))?;
-    for r in rows {
-        let losses: Vec<String> = r.losses.iter().map(|s| format!("{:>10.6}", s.mean)).collect();
-        let change = |s: &Summary| format!("{:>24}", format!("{:+.6} ± {:.6}", s.mean, s.standard_error));
-        let changes: Vec<String> = r.differences.iter().map(change).collect();
-        say!("{:>10} {} {}", r.range, losses.join(" "), changes.join(" "))?;
-    }
-    Ok(())
-}
-
-fn losses_json(compared: &[Compared], rows: &[LossRow]) -> Value {
-    let summary = |s: &Summary| json!({ "mean": s.mean, "standard_error": s.standard_error, "pairs": s.n });
-    let row = |r: &LossRow| {
-        let losses: serde_json::Map<_, _> =
-            compared.iter().zip(&r.losses).map(|(c, s)| (c.name.to_string(), summary(s))).collect();
-        let differences: serde_json::Map<_, _> =
-            compared[1..].iter().zip(&r.differences).map(|(c, s)| (c.name.to_string(), summary(s))).collect();
-        json!({ "timesteps": r.range, "losses": losses, "against_base": differences })
-    };
-    json!({ "rows": rows.iter().map(row).collect::<Vec<_>>() })
 }

@@ -40,7 +40,12 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<()> {
         adapters::print(&found)?;
     }
     let mut report = json!({"deme": env!("CARGO_PKG_VERSION"), "adapters": adapters::json(&found)});
-    let outcome = if args.skip_test { Ok(()) } else { test(args, global, &mut report) };
+    let outcome = match args.skip_test {
+        // A machine without adapters is an answer; a name that none of them has is a mistake.
+        true if found.is_empty() => Ok(()),
+        true => Gpu::describe_features(&choice).map(drop),
+        false => test(args, global, &mut report),
+    };
     if args.json {
         say!("{report:#}")?;
     }

@@ -18,15 +18,16 @@ impl Plan<'_> {
         let objective = self.args.expert(experts[0], self.ranges);
         let micro = step::micro(self.network(), &self.settings, &objective)?.recording;
         let update = step::update(&self.start.layout, &self.settings)?.recording;
-        let activations = |rec: &Recording| memory::assign(rec).map(|m| m.transient_bytes());
         let (sets, slab) = (state::sets(objective.needs_teacher()), self.start.layout.bytes());
-        let mut run = activations(&micro)? + activations(&update)?;
+        let mut run = memory::plan_bytes(&micro)? + memory::plan_bytes(&update)?;
         // Held-out losses and sample grids have plans of their own.
         for (every, batch) in [(self.settings.eval_every, self.settings.batch), (self.settings.sample_every, GRID)] {
             if every != 0 {
-                run += activations(&self.forward(batch)?)?;
+                run += memory::plan_bytes(&self.forward(batch)?)?;
             }
         }
+        // Checkpoints and experts are read back slab by slab.
+        let readback = memory::readback_bytes(4 * self.start.layout.slabs.iter().copied().max().unwrap_or(0));
         let flops = micro.cost().flops * u64::from(self.settings.accumulate) + update.cost().flops;
         let (train, held_out) = (self.dataset.train_indices().len(), self.dataset.holdout_indices().len());
         say!("experts: {experts:?} of {}", self.ranges.len())?;
@@ -37,8 +38,9 @@ impl Plan<'_> {
             if sets == 6 { ", teacher" } else { "" },
             bytes(sets * slab)
         )?;
-        say!("activations, micro-batches of {}: {}", self.settings.batch, bytes(run))?;
-        say!("peak memory on the GPU: {}", bytes(sets * slab + run))?;
+        say!("activations and inputs, micro-batches of {}: {}", self.settings.batch, bytes(run))?;
+        say!("reading back: {}", bytes(readback))?;
+        say!("peak memory on the GPU: {}", bytes(sets * slab + run + readback))?;
         say!("arithmetic of an update: {:.1} GFLOP", flops as f64 / 1e9)
     }
 

@@ -9,7 +9,6 @@ pub use args::FinetuneArgs;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
@@ -118,7 +117,7 @@ impl Plan<'_> {
     fn train(&self, experts: &[u32]) -> Result<()> {
         let gpu = Gpu::open(&self.global.choice())?;
         self.global.detail(format_args!("{}", gpu.summary()));
-        let stop = interrupt::flag();
+        let _listening = interrupt::listen();
         self.folder.create()?;
         for &i in experts {
             if self.folder.expert(i).exists() {
@@ -126,7 +125,7 @@ impl Plan<'_> {
                 continue;
             }
             self.expert(&gpu, i)?;
-            if stop.load(Ordering::SeqCst) && Some(&i) != experts.last() {
+            if interrupt::requested() && Some(&i) != experts.last() {
                 return Err(Error::Interrupted { saved: format!("expert {i} is complete") });
             }
         }
@@ -167,7 +166,6 @@ impl Plan<'_> {
             seed: settings.seed,
             images_per_update: settings.images_per_update(),
             folder: &folder,
-            stop: interrupt::flag(),
             began: None,
             loss: String::new(),
         };

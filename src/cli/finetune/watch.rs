@@ -2,13 +2,12 @@
 //! Called by `train::run` through its `Watcher`.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 
-use crate::cli::Global;
+use crate::cli::{Global, interrupt};
 use crate::data::dataset::Dataset;
 use crate::diffusion::denoising::{DenoisingLoss, Pair, Trial};
 use crate::diffusion::sampler::{Sampler, Trajectory};
@@ -42,7 +41,6 @@ pub struct Screen<'a> {
     pub seed: u64,
     pub images_per_update: u64,
     pub folder: &'a Path,
-    pub stop: &'a AtomicBool,
     /// When the first update of this process began, and its number.
     pub began: Option<(Instant, u64)>,
     pub loss: String,
@@ -71,7 +69,7 @@ impl Watcher for Screen<'_> {
     }
 
     fn stop(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
+        interrupt::requested()
     }
 
     fn evaluate(&mut self, step: u64) -> Result<Value> {
