@@ -20,6 +20,7 @@ mod conformance {
     pub mod conv;
     pub mod gemm;
     pub mod norm;
+    pub mod peak;
     pub mod pointwise;
     pub mod resample;
     pub mod training;
@@ -29,7 +30,7 @@ use conformance::harness::Entry;
 use deme::shader::cards;
 
 /// Every family: a line here, a `mod` line above and a test below.
-static FAMILIES: [Entry; 11] = [
+static FAMILIES: [Entry; 12] = [
     Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases),
     Entry::new("loss", conformance::loss::TOLERANCES, conformance::loss::cases),
     Entry::new("optim", conformance::optim::TOLERANCES, conformance::optim::cases),
@@ -41,6 +42,7 @@ static FAMILIES: [Entry; 11] = [
     Entry::new("broadcast", conformance::broadcast::TOLERANCES, conformance::broadcast::cases),
     Entry::new("attention", conformance::attention::TOLERANCES, conformance::attention::cases),
     Entry::new("resample", conformance::resample::TOLERANCES, conformance::resample::cases),
+    Entry::new("peak", conformance::peak::TOLERANCES, conformance::peak::cases),
 ];
 
 fn family(name: &str) {
@@ -100,6 +102,11 @@ fn broadcast() {
 #[test]
 fn resample() {
     family("resample");
+}
+
+#[test]
+fn peak() {
+    family("peak");
 }
 
 /// Cases in all, difference quotients and planted faults that a full run must reach.

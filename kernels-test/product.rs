@@ -11,6 +11,8 @@ mod train;
 
 #[path = "product/demo.rs"]
 mod demo;
+#[path = "product/bench.rs"]
+mod bench;
 #[path = "product/doctor.rs"]
 mod doctor;
 #[path = "product/finetune.rs"]

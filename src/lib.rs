@@ -2,7 +2,7 @@
 //!
 //! The rooms, in order; each may use only those above it (a test in `kernels-test` enforces this):
 //! `error < shape < rng < {io, shader} < recording < {reference, gpu} < tape < kernels < nn < model
-//! < {diffusion, data} < train < {deme, eval} < cli`. `ARCHITECTURE.md` is the map.
+//! < {diffusion, data} < train < {deme, eval} < bench < cli`. `ARCHITECTURE.md` is the map.
 
 pub mod error;
 pub mod shape;
@@ -21,4 +21,5 @@ pub mod data;
 pub mod train;
 pub mod deme;
 pub mod eval;
+pub mod bench;
 pub mod cli;

@@ -19,6 +19,7 @@ const ROOMS: &[&[&str]] = &[
     &["diffusion", "data"],
     &["train"],
     &["deme", "eval"],
+    &["bench"],
     &["cli"],
     &["main"],
 ];
@@ -172,7 +173,7 @@ fn every_kernel_has_all_its_faces() {
     let builders: String =
         files("src/kernels", "rs").iter().chain(&files("src/tape", "rs")).map(|f| code(&f.1)).collect();
     let tests: String = files("kernels-test/conformance", "rs").into_iter().map(|f| f.1).collect();
-    let benches: String = files("benches", "rs").into_iter().map(|f| f.1).collect();
+    let benches: String = files("src/bench", "rs").into_iter().map(|f| f.1).collect();
     let mut failures = Vec::new();
     let mut words = BTreeSet::new();
     for card in deme::shader::cards::all() {

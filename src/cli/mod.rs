@@ -1,6 +1,7 @@
 //! One file a command: its options, then its run. The only room that prints.
 //! Called by `main`.
 
+pub mod bench;
 pub mod data;
 pub mod demo;
 pub mod doctor;
@@ -70,6 +71,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -95,5 +97,6 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Demo(args) => demo::run(args, global),
         Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args, global),
+        Command::Bench(args) => bench::run(args, global),
     }
 }

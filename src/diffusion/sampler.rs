@@ -217,7 +217,8 @@ impl Sampler {
     }
 }
 
-fn coefficient_words(step: &DdimStep) -> [u32; ddim::COEFFICIENTS as usize] {
+/// The words of the update's coefficients.
+pub fn coefficient_words(step: &DdimStep) -> [u32; ddim::COEFFICIENTS as usize] {
     ddim::coefficients(
         [step.sqrt_alpha_bar, step.sqrt_one_minus_alpha_bar, step.sqrt_alpha_bar_prev, step.direction, step.sigma],
         step.clip,

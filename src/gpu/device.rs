@@ -61,8 +61,8 @@ impl Gpu {
         let info = adapter.get_info();
         let summary = adapter::summary(&info);
         let limits = adapter.limits();
-        let features = adapter.features() & wgpu::Features::SUBGROUP;
-        let fixed = !features.is_empty() && info.subgroup_min_size == info.subgroup_max_size;
+        let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
+        let fixed = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("deme"),
             required_features: features,
@@ -101,6 +101,16 @@ impl Gpu {
 
     pub fn class(&self) -> Class {
         self.0.summary.class
+    }
+
+    /// Whether replays can be timed by the adapter's own clock.
+    pub fn has_timestamps(&self) -> bool {
+        self.0.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Bytes that one binding may have.
+    pub fn largest_binding(&self) -> u64 {
+        self.0.limits.max_storage_buffer_binding_size
     }
 
     /// What a variant's choice depends on.

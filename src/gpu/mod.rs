@@ -6,6 +6,7 @@ pub mod device;
 pub mod memory;
 pub mod pipeline;
 pub mod plan;
+mod profile;
 mod shader_module;
 mod staging;
 

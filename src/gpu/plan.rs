@@ -5,6 +5,7 @@
 use super::device::{Gpu, Storage};
 use super::memory::{self, Memory, PARAMS_STRIDE};
 use super::pipeline::{self, Pipeline};
+use super::profile::{Clock, Marks};
 use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::recording::{BufferId, Recording, Role, Tensor, ZERO_ELEMENTS, ZERO_KEY, cost::Cost};
@@ -21,23 +22,31 @@ pub type Externals = HashMap<String, Storage>;
 pub struct PlanOptions {
     /// Keep the run-time checks in the shaders: tests do, release does not.
     pub checked: bool,
-    /// Take the variants whose stem ends so (`v1`, `tiled`, `subgroup`) where there is one that fits.
+    /// Take the variants called so after their word (`v1`, `tiled`, `subgroup`) where there is one that fits.
     pub variant: Option<String>,
 }
 
 /// A submission on a GPU stays near this much work: 0.5 s at 200 GFLOP/s (the Windows watchdog resets at 2 s).
 const SUBMISSION_FLOPS: u64 = 100_000_000_000;
 
-struct Dispatch {
+pub(super) struct Dispatch {
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     grid: [u32; 3],
     stem: &'static str,
 }
 
+impl Dispatch {
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
+}
+
 /// A recording made ready for one adapter.
 pub struct Plan {
-    gpu: Gpu,
+    pub(super) gpu: Gpu,
     recording: Recording,
     memory: Memory,
     slots: Vec<Storage>,
@@ -47,10 +56,11 @@ pub struct Plan {
     input_at: HashMap<BufferId, u64>,
     words: Vec<u32>,
     staging: Staging,
-    dispatches: Vec<Dispatch>,
+    pub(super) dispatches: Vec<Dispatch>,
     submissions: Vec<Range<usize>>,
-    seconds: f64,
+    pub(super) seconds: f64,
     last: Option<wgpu::SubmissionIndex>,
+    pub(super) clock: Option<Clock>,
 }
 
 /// How long this work may take before a wait gives up: far above any adapter that is worth using.
@@ -72,8 +82,8 @@ fn fold(groups: u64, most: u32) -> Option<[u32; 3]> {
 fn choose<'a>(gpu: &Gpu, card: &'a Card, params: &[u32], forced: Option<&str>) -> Result<&'a Variant> {
     let limits = gpu.limits();
     let forced = forced.and_then(|suffix| {
-        let ends = |v: &&Variant| v.stem.strip_suffix(suffix).is_some_and(|word| word.ends_with('_'));
-        card.variants.iter().filter(ends).find(|v| (v.fits)(params, &limits))
+        let named = |v: &&Variant| v.stem.strip_prefix(card.word).and_then(|s| s.strip_prefix('_')) == Some(suffix);
+        card.variants.iter().filter(named).find(|v| (v.fits)(params, &limits))
     });
     forced
         .or_else(|| card.choose(params, gpu.class(), &limits))
@@ -120,6 +130,7 @@ impl Plan {
             input_at,
             dispatches: Vec::new(),
             last: None,
+            clock: None,
             recording,
         };
         plan.lower(options)?;
@@ -202,13 +213,18 @@ impl Plan {
     /// (kernel variant, number of dispatches), in the order of first use: what the tuning chose.
     pub fn variants(&self) -> Vec<(&'static str, usize)> {
         let mut counts: Vec<(&'static str, usize)> = Vec::new();
-        for d in &self.dispatches {
-            match counts.iter_mut().find(|(stem, _)| *stem == d.stem) {
+        for stem in self.stems() {
+            match counts.iter_mut().find(|(known, _)| *known == stem) {
                 Some((_, n)) => *n += 1,
-                None => counts.push((d.stem, 1)),
+                None => counts.push((stem, 1)),
             }
         }
         counts
+    }
+
+    /// The kernel variant of each op, in order.
+    pub fn stems(&self) -> impl Iterator<Item = &'static str> {
+        self.dispatches.iter().map(|d| d.stem)
     }
 
     pub fn recording(&self) -> &Recording {
@@ -218,6 +234,12 @@ impl Plan {
     /// Replays the recording with these inputs (words of u32, or bits of f32). Inputs not given keep their last value.
     /// Returns once the work is submitted.
     pub fn run(&mut self, inputs: &[(Tensor, &[u32])]) -> Result<()> {
+        self.take(inputs)?;
+        self.submit(0..self.dispatches.len(), Marks::None)
+    }
+
+    /// Keeps the words of inputs for the next submission.
+    pub(super) fn take(&mut self, inputs: &[(Tensor, &[u32])]) -> Result<()> {
         for (tensor, values) in inputs {
             let known = self.input_at.get(&tensor.buffer).filter(|_| values.len() as u64 == tensor.elements());
             let Some(&at) = known else {
@@ -227,26 +249,23 @@ impl Plan {
             let at = (at + tensor.offset) as usize;
             self.words[at..at + values.len()].copy_from_slice(values);
         }
-        self.submit(0)
+        Ok(())
     }
 
-    /// Submits the ops from number `from` on, the inputs before them.
-    fn submit(&mut self, from: usize) -> Result<()> {
+    /// Submits these ops, the inputs before them.
+    pub(super) fn submit(&mut self, ops: Range<usize>, marks: Marks) -> Result<()> {
         let staged = self.staging.fill(&self.gpu, &self.words, self.seconds)?.clone();
         let mut first = true;
         let mut index = None;
         for range in &self.submissions {
+            let part = range.start.max(ops.start)..range.end.min(ops.end);
             let mut encoder = self.gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             if std::mem::take(&mut first) {
                 encoder.copy_buffer_to_buffer(&staged, 0, &self.step.buffer, 0, None);
+            } else if part.is_empty() {
+                continue;
             }
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            for d in self.dispatches.iter().take(range.end).skip(range.start.max(from)) {
-                pass.set_pipeline(&d.pipeline.pipeline);
-                pass.set_bind_group(0, &d.bind_group, &[]);
-                pass.dispatch_workgroups(d.grid[0], d.grid[1], d.grid[2]);
-            }
-            drop(pass);
+            self.encode(&mut encoder, part, marks);
             index = Some(self.gpu.queue().submit([encoder.finish()]));
         }
         if let Some(index) = index {
@@ -283,10 +302,7 @@ impl Plan {
         inputs: &[(Tensor, &[u32])],
         value: impl Fn(BufferId) -> Vec<f32>,
     ) -> Result<()> {
-        for (tensor, values) in inputs {
-            let at = self.input_at.get(&tensor.buffer).copied().unwrap_or(0) as usize;
-            self.words[at..at + values.len()].copy_from_slice(values);
-        }
+        self.take(inputs)?;
         for (i, lifetime) in self.memory.lifetime.iter().enumerate() {
             if let (Some((first, last)), Some(slot)) = (lifetime, self.memory.slot_of[i])
                 && *first < k
@@ -302,6 +318,6 @@ impl Plan {
                 self.gpu.write(storage, 0, &value(BufferId(i)))?;
             }
         }
-        self.submit(k)
+        self.submit(k..self.dispatches.len(), Marks::None)
     }
 }

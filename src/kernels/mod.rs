@@ -12,6 +12,7 @@ pub mod loss;
 pub mod merge;
 pub mod noise;
 pub mod optim;
+pub mod peak;
 pub mod pointwise;
 pub mod resample;
 
@@ -33,6 +34,7 @@ pub const EXAMPLES: &[fn() -> Result<Recording>] = &[
     attention::examples,
     matmul::examples,
     conv2d::examples,
+    peak::examples,
 ];
 
 /// A tensor with storage of its own, found by its label: the inputs of examples.

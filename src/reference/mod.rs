@@ -11,6 +11,7 @@ pub mod merge;
 pub mod noise;
 pub mod optim;
 pub mod norm;
+pub mod peak;
 pub mod pointwise;
 pub mod resample;
 
@@ -39,6 +40,7 @@ const FAMILIES: &[&[(&str, Twin)]] = &[
     broadcast::TWINS,
     resample::TWINS,
     attention::TWINS,
+    peak::TWINS,
 ];
 
 /// The twin of a kernel word.

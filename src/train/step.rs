@@ -37,8 +37,9 @@ pub const STATUS: &str = "optimizer_status";
 /// The recording of a micro-batch, and its inputs.
 pub struct Micro {
     pub recording: Recording,
-    inputs: NoisingInputs,
-    weights: Tensor,
+    pub inputs: NoisingInputs,
+    /// Of the samples in the gradient, [N].
+    pub weights: Tensor,
 }
 
 /// The recording of an update, and its input.

@@ -9,6 +9,7 @@ pub mod merge;
 pub mod noise;
 pub mod optim;
 pub mod norm;
+pub mod peak;
 pub mod pointwise;
 pub mod resample;
 mod tiles;
@@ -28,6 +29,7 @@ const FAMILIES: &[&[&Card]] = &[
     broadcast::CARDS,
     resample::CARDS,
     attention::CARDS,
+    peak::CARDS,
 ];
 
 /// Every card, in the order of the families.

@@ -1,0 +1,188 @@
+//! Times every kernel in every variant that fits, at the cases' shapes: whole passes as deme runs them, and each op alone.
+//! Called by `cli::bench`.
+
+use std::collections::{HashMap, HashSet};
+
+use super::cases::{self, Case, Kind};
+use super::ceilings::Ceilings;
+use super::measure::{Effort, Stats, repeat};
+use super::results::{DEFAULT, Row};
+use super::subject::{Pass, Subject, suffix};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::kernels::EXAMPLES;
+use crate::recording::Op;
+use crate::recording::cost::Cost;
+use crate::shader::Class;
+use crate::shader::card::Variant;
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Only rows whose `case pass variant` contains this.
+    pub filter: Option<String>,
+    /// Also variants made for other adapters, and the naive ones on a CPU.
+    pub all_variants: bool,
+    /// Also the cases that take a CPU long.
+    pub heavy: bool,
+    pub effort: Effort,
+}
+
+/// Something whose passes and ops are timed.
+struct Job {
+    case: String,
+    /// None: the examples, of which only the ops are timed.
+    kind: Option<Kind>,
+    whole: Subject,
+}
+
+impl Job {
+    fn of(case: &Case) -> Result<Self> {
+        let pass = if Pass::of(&case.kind) == [Pass::Run] { Pass::Run } else { Pass::Both };
+        Ok(Self { case: case.id.clone(), kind: Some(case.kind.clone()), whole: Subject::new(&case.kind, pass)? })
+    }
+}
+
+fn work(cost: Cost) -> u64 {
+    cost.flops + cost.bytes
+}
+
+/// The cases; for a smoke run the least case of each kind, and the examples, which call every kernel.
+fn jobs(gpu: &Gpu, options: &Options) -> Result<Vec<Job>> {
+    let heavy = options.heavy || gpu.class() != Class::Cpu;
+    let all = cases::all()?;
+    let single = all.iter().filter(|c| !Pass::of(&c.kind).is_empty() && (heavy || !c.heavy));
+    let jobs = single.map(Job::of).collect::<Result<Vec<_>>>()?;
+    if !options.effort.smoke {
+        return Ok(jobs);
+    }
+    let mut least: HashMap<_, Job> = HashMap::new();
+    for job in jobs {
+        let kind = job.kind.as_ref().map(std::mem::discriminant);
+        let known =
+            least.get(&kind).is_some_and(|j| work(j.whole.recording.cost()) <= work(job.whole.recording.cost()));
+        if !known {
+            least.insert(kind, job);
+        }
+    }
+    let mut jobs: Vec<_> = least.into_values().collect();
+    jobs.sort_by(|a, b| a.case.cmp(&b.case));
+    for example in EXAMPLES {
+        let recording = example()?;
+        jobs.push(Job { case: format!("example/{}", recording.name), kind: None, whole: Subject::of(recording) });
+    }
+    Ok(jobs)
+}
+
+/// One run over the adapter.
+struct Bench<'a> {
+    gpu: &'a Gpu,
+    options: &'a Options,
+    ceilings: &'a Ceilings,
+    /// Kernels at these parameters are done.
+    seen: HashSet<(&'static str, Vec<u32>)>,
+    rows: Vec<Row>,
+    on_row: &'a mut dyn FnMut(&Row) -> Result<()>,
+}
+
+/// Measures; `on_row` hears of each row as it is there.
+///
+/// # Errors
+/// `Usage` where nothing matches the filter.
+pub fn run(
+    gpu: &Gpu,
+    options: &Options,
+    ceilings: &Ceilings,
+    on_row: &mut dyn FnMut(&Row) -> Result<()>,
+) -> Result<Vec<Row>> {
+    let mut bench = Bench { gpu, options, ceilings, seen: HashSet::new(), rows: Vec::new(), on_row };
+    for job in jobs(gpu, options)? {
+        bench.passes(&job)?;
+        bench.ops(&job)?;
+    }
+    if bench.rows.is_empty() {
+        let filter = options.filter.as_deref().unwrap_or_default();
+        let hint = "rows are called like `conv2d/8x32x32x128-128-3x3s1 forward default`; benches/cases.json lists the \
+                    cases, and --heavy adds the large ones on a CPU";
+        return Err(Error::usage(format!("no row matches --filter {filter}"), hint));
+    }
+    Ok(bench.rows)
+}
+
+impl Bench<'_> {
+    fn wanted(&self, case: &str, pass: &str, variant: &str) -> bool {
+        let name = format!("{case} {pass} {variant}");
+        self.options.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
+    }
+
+    fn push(&mut self, row: Row) -> Result<()> {
+        let row = row.against(self.ceilings);
+        (self.on_row)(&row)?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// A layer's passes, each kernel in the variant that deme chooses.
+    fn passes(&mut self, job: &Job) -> Result<()> {
+        let Some(kind) = &job.kind else { return Ok(()) };
+        for &pass in Pass::of(kind) {
+            if !self.wanted(&job.case, pass.name(), DEFAULT) {
+                continue;
+            }
+            let subject = Subject::new(kind, pass)?;
+            let mut plan = subject.plan(self.gpu, None)?;
+            let stats = Stats::of(&repeat(self.options.effort, || plan.timed(&[]))?);
+            let stems: Vec<_> = plan.variants().into_iter().map(|(stem, _)| stem).collect();
+            let mut row = Row::new(&job.case, pass.name(), DEFAULT, stats, subject.recording.cost());
+            row.note = Some(stems.join(" + "));
+            self.push(row)?;
+        }
+        Ok(())
+    }
+
+    /// Each kernel alone, in each variant that fits, once for equal parameters.
+    fn ops(&mut self, job: &Job) -> Result<()> {
+        let mut calls: HashMap<_, usize> = HashMap::new();
+        for (i, op) in job.whole.recording.ops.iter().enumerate() {
+            if self.seen.insert((op.card.word, op.params.clone())) {
+                let call = calls.entry(op.card.word).and_modify(|n| *n += 1).or_insert(1);
+                let pass = if *call == 1 { op.card.word.to_owned() } else { format!("{} #{call}", op.card.word) };
+                for variant in self.variants(op) {
+                    self.op(job, i, &pass, variant)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Op `i` in one variant; `pass` is its word, numbered where a case calls it at several shapes.
+    fn op(&mut self, job: &Job, i: usize, pass: &str, variant: &Variant) -> Result<()> {
+        let op = &job.whole.recording.ops[i];
+        let word = op.card.word;
+        if !self.wanted(&job.case, pass, variant.stem) {
+            return Ok(());
+        }
+        let mut plan = job.whole.op(i).plan(self.gpu, Some(suffix(word, variant)))?;
+        let stats = Stats::of(&repeat(self.options.effort, || plan.timed(&[]))?);
+        let row = Row::new(&job.case, pass, variant.stem, stats, op.cost());
+        let chosen = self.usual(op) == Some(variant.stem);
+        self.push(Row { chosen, note: Some(op.label()), ..row })
+    }
+
+    fn usual(&self, op: &Op) -> Option<&'static str> {
+        op.card.choose(&op.params, self.gpu.class(), &self.gpu.limits()).map(|v| v.stem)
+    }
+
+    /// The variants that fit; those made for other adapters, and the naive ones on a CPU, only where they are asked for.
+    fn variants(&self, op: &Op) -> Vec<&'static Variant> {
+        let (class, limits, usual) = (self.gpu.class(), self.gpu.limits(), self.usual(op));
+        let all = self.options.all_variants || self.options.effort.smoke;
+        let fits = |v: &&Variant| (v.fits)(&op.params, &limits);
+        let apt = |v: &&Variant| {
+            let foreign = v.class != Class::Any && v.class != class;
+            let naive = class == Class::Cpu && suffix(op.card.word, v) == "v1";
+            all || Some(v.stem) == usual || !(foreign || naive)
+        };
+        op.card.variants.iter().filter(fits).filter(apt).collect()
+    }
+}
