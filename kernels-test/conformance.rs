@@ -22,6 +22,7 @@ mod conformance {
     pub mod norm;
     pub mod peak;
     pub mod pointwise;
+    mod profile;
     pub mod resample;
     pub mod training;
 }

@@ -28,6 +28,9 @@ pub struct Ceilings {
 /// Share of the specification that the ceilings must reach.
 const ENOUGH: f64 = 0.85;
 
+/// Seconds to look for each ceiling: rows that beat it would make no sense.
+const LEAST: f64 = 1.0;
+
 /// Name as Vulkan has it, f32 TFLOP/s without tensor cores, GB/s.
 type Specification = (&'static str, f64, f64);
 
@@ -69,7 +72,7 @@ fn sizes(class: Class) -> (u64, u32, u64) {
 impl Ceilings {
     /// Also in a smoke run of several: the first touches memory that the driver has yet to map.
     pub fn measure(gpu: &Gpu, effort: Effort) -> Result<Self> {
-        let effort = Effort { smoke: false, seconds: if effort.smoke { 0.0 } else { effort.seconds } };
+        let effort = Effort { smoke: false, seconds: if effort.smoke { 0.0 } else { effort.seconds.max(LEAST) } };
         let (elements, rounds, copied) = sizes(gpu.class());
         let mut rec = Recording::new("peak_fma");
         let [x, y] = of(&mut rec, elements);

@@ -6,13 +6,15 @@ use std::collections::{HashMap, HashSet};
 use super::cases::{self, Case, Kind};
 use super::ceilings::Ceilings;
 use super::measure::{Effort, Stats, repeat};
+use super::model::Model;
 use super::results::{DEFAULT, Row};
+use super::steps;
 use super::subject::{Pass, Subject, suffix};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::kernels::EXAMPLES;
-use crate::recording::Op;
 use crate::recording::cost::Cost;
+use crate::recording::{BufferId, Op, Recording, Tensor};
 use crate::shader::Class;
 use crate::shader::card::Variant;
 
@@ -27,6 +29,10 @@ pub struct Options {
     pub heavy: bool,
     pub effort: Effort,
 }
+
+/// Whose calls stand for kernels that no case calls.
+const NETWORK: &str = "ddpm-cifar10";
+const IMAGES: u32 = 16;
 
 /// Something whose passes and ops are timed.
 struct Job {
@@ -47,13 +53,38 @@ fn work(cost: Cost) -> u64 {
     cost.flops + cost.bytes
 }
 
-/// The cases; for a smoke run the least case of each kind, and the examples, which call every kernel.
+/// Kernels that no case calls, each at its largest call in a network's sampling step and update.
+fn others(jobs: &[Job]) -> Result<Job> {
+    let called: HashSet<_> = jobs.iter().flat_map(|j| &j.whole.recording.ops).map(|op| op.card.word).collect();
+    let mut ops = Vec::new();
+    let model = Model::named(NETWORK)?;
+    let [micro, update] = steps::training(&model, IMAGES, 1.0)?;
+    let mut all = Recording::new(NETWORK);
+    for recorded in [steps::inference(&model, IMAGES, true)?, micro, update] {
+        let moved = |t: &Tensor| Tensor { buffer: BufferId(t.buffer.0 + all.buffers.len() as u32), ..*t };
+        let moved = |side: &[Tensor]| side.iter().map(moved).collect::<Vec<_>>();
+        let shifted = |op: &Op| {
+            let (reads, writes, updates) = (moved(&op.reads), moved(&op.writes), moved(&op.updates));
+            Op { reads, writes, updates, ..op.clone() }
+        };
+        ops.extend(recorded.recording.ops.iter().filter(|op| !called.contains(op.card.word)).map(shifted));
+        all.buffers.extend(recorded.recording.buffers);
+    }
+    let largest = |op: &&Op| ops.iter().all(|o| o.card.word != op.card.word || work(o.cost()) <= work(op.cost()));
+    all.ops = ops.iter().filter(largest).cloned().collect();
+    let mut words = HashSet::new();
+    all.ops.retain(|op| words.insert(op.card.word));
+    Ok(Job { case: format!("unet/{NETWORK}/b{IMAGES}"), kind: None, whole: Subject::of(all) })
+}
+
+/// The cases, and what they leave out; for a smoke run the least case of each kind, and the examples, which call every kernel.
 fn jobs(gpu: &Gpu, options: &Options) -> Result<Vec<Job>> {
     let heavy = options.heavy || gpu.class() != Class::Cpu;
     let all = cases::all()?;
     let single = all.iter().filter(|c| !Pass::of(&c.kind).is_empty() && (heavy || !c.heavy));
-    let jobs = single.map(Job::of).collect::<Result<Vec<_>>>()?;
+    let mut jobs = single.map(Job::of).collect::<Result<Vec<_>>>()?;
     if !options.effort.smoke {
+        jobs.push(others(&jobs)?);
         return Ok(jobs);
     }
     let mut least: HashMap<_, Job> = HashMap::new();

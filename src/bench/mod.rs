@@ -9,5 +9,6 @@ pub mod model;
 pub mod page;
 mod plots;
 pub mod results;
+pub mod steps;
 pub mod subject;
 pub mod unet;

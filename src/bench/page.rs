@@ -13,13 +13,6 @@ use super::results::{DEFAULT, Moved, Results, Row};
 use crate::error::{Error, Result};
 use crate::io::atomic;
 
-/// The part of a kernel's variant after its word, or the word where there is one variant.
-fn kind(row: &Row) -> String {
-    let word = row.pass.split(' ').next().unwrap_or(&row.pass);
-    let rest = row.variant.strip_prefix(word).unwrap_or(&row.variant).trim_start_matches('_');
-    if rest.is_empty() { row.variant.clone() } else { rest.to_owned() }
-}
-
 /// Kernels at shapes that were timed in several variants; the naive variant (else the slowest) is the first rung.
 fn ladders(rows: &[Row]) -> Vec<Ladder<'_>> {
     let mut groups: BTreeMap<(&str, &str), Vec<&Row>> = BTreeMap::new();
@@ -28,7 +21,7 @@ fn ladders(rows: &[Row]) -> Vec<Ladder<'_>> {
     }
     let mut ladders = Vec::new();
     for ((case, pass), mut rungs) in groups.into_iter().filter(|(_, rungs)| rungs.len() > 1) {
-        rungs.sort_by(|a, b| (kind(b) == "v1").cmp(&(kind(a) == "v1")).then(b.median_s.total_cmp(&a.median_s)));
+        rungs.sort_by(|a, b| (b.kind() == "v1").cmp(&(a.kind() == "v1")).then(b.median_s.total_cmp(&a.median_s)));
         ladders.push(Ladder { label: format!("{case}  {pass}"), rungs });
     }
     ladders
@@ -61,8 +54,8 @@ fn cells(row: &Row, change: Option<f64>) -> serde_json::Value {
 pub fn render(results: &Results, moved: &[Moved]) -> Result<String> {
     let changes: BTreeMap<usize, f64> = moved.iter().map(|m| (m.row, m.now / m.before)).collect();
     let ladders = ladders(&results.rows);
-    let variants: BTreeSet<String> = ladders.iter().flat_map(|l| l.rungs.iter().map(|row| kind(row))).collect();
-    let variants: Vec<String> = variants.into_iter().collect();
+    let variants: BTreeSet<&str> = ladders.iter().flat_map(|l| l.rungs.iter().map(|row| row.kind())).collect();
+    let variants: Vec<&str> = variants.into_iter().collect();
     let mut figures = Vec::new();
     if let Some(ceilings) = &results.ceilings {
         figures.push(json!({
@@ -112,7 +105,7 @@ mod tests {
     fn a_ladder_starts_at_the_naive_variant_and_ends_at_the_best() {
         let rows = [row("add_fast", 1.0), row("add_v1", 3.0), row("add_slow", 9.0), row(DEFAULT, 1.0)];
         let found = ladders(&rows);
-        let rungs: Vec<_> = found.iter().map(|l| l.rungs.iter().map(|r| kind(r)).collect::<Vec<_>>()).collect();
+        let rungs: Vec<_> = found.iter().map(|l| l.rungs.iter().map(|r| r.kind()).collect::<Vec<_>>()).collect();
         assert_eq!(rungs, [["v1", "slow", "fast"]]);
         assert!(ladders(&rows[..1]).is_empty());
     }

@@ -112,7 +112,7 @@ impl plotters::coord::ranged1d::ValueFormatter<f64> for Lines {
 }
 
 /// Runs a second of every variant as multiples of the first rung's, one line a kernel and shape; the chosen one is full.
-pub fn ladders(ladders: &[Ladder], variants: &[String]) -> Result<String> {
+pub fn ladders(ladders: &[Ladder], variants: &[&str]) -> Result<String> {
     let speed = |ladder: &Ladder, row: &Row| ladder.rungs[0].median_s / row.median_s;
     let x = room(ladders.iter().flat_map(|l| l.rungs.iter().map(|row| speed(l, row))));
     let mut svg = String::new();
@@ -135,7 +135,7 @@ pub fn ladders(ladders: &[Ladder], variants: &[String]) -> Result<String> {
         }
         for (i, variant) in variants.iter().enumerate() {
             let dots = ladders.iter().enumerate().flat_map(|(y, ladder)| {
-                let of = ladder.rungs.iter().filter(|row| row.variant.ends_with(variant.as_str()));
+                let of = ladder.rungs.iter().filter(|row| row.kind() == *variant);
                 of.map(move |row| {
                     let style = ShapeStyle { color: colour(i).to_rgba(), filled: row.chosen, stroke_width: 2 };
                     Circle::new((speed(ladder, row), y as f64), 4, style)
@@ -144,7 +144,7 @@ pub fn ladders(ladders: &[Ladder], variants: &[String]) -> Result<String> {
             chart
                 .draw_series(dots.collect::<Vec<_>>())
                 .map_err(failed)?
-                .label(variant.as_str())
+                .label(*variant)
                 .legend(move |(x, y)| Circle::new((x + 9, y), 4, colour(i).filled()));
         }
         let legend = &mut chart.configure_series_labels();

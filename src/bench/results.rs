@@ -84,6 +84,13 @@ impl Row {
         }
     }
 
+    /// `v1`, `tiled`, ...: the variant without its kernel's word, or the word where there is nothing else.
+    pub fn kind(&self) -> &str {
+        let word = self.pass.split(' ').next().unwrap_or(&self.pass);
+        let rest = self.variant.strip_prefix(word).unwrap_or(&self.variant).trim_start_matches('_');
+        if rest.is_empty() { &self.variant } else { rest }
+    }
+
     pub fn key(&self) -> [&str; 3] {
         [&self.case, &self.pass, &self.variant]
     }

@@ -2,7 +2,7 @@
 //! Built by `kernels::peak`; twins in `reference::peak`.
 
 use super::pointwise::CountParams;
-use crate::shader::card::{Card, Class, Params, Variant, plain, read, write};
+use crate::shader::card::{Card, Params, Variant, plain, read, write};
 use crate::{params, wgsl};
 
 params! {
@@ -22,20 +22,14 @@ pub const STEPS: u32 = 16;
 
 pub const CARDS: &[&Card] = &[&PEAK_FMA, &PEAK_COPY];
 
-const PEAK_FMA_WGSL: (&str, &str) = wgsl!("peak_fma");
-
 /// Independent chains a = factor a + x
 pub static PEAK_FMA: Card = Card {
     word: "peak_fma",
     params: PeakFmaParams::FIELDS,
     bindings: &[read("x"), write("y")],
     variants: &[Variant {
-        stem: PEAK_FMA_WGSL.0,
-        source: PEAK_FMA_WGSL.1,
-        class: Class::Any,
         constants: |_| vec![("CHAINS", CHAINS)],
-        fits: |_, _| true,
-        groups: |w| u64::from(PeakFmaParams::of(w).count / 4).div_ceil(64),
+        ..plain(wgsl!("peak_fma"), |w| u64::from(PeakFmaParams::of(w).count / 4).div_ceil(64))
     }],
     flops: |w| {
         let p = PeakFmaParams::of(w);
