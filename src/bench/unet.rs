@@ -157,6 +157,10 @@ pub struct Profile {
 /// Samples of several steps at once last about this long: long beside a wait's own time.
 const SAMPLE: f64 = 0.05;
 
+/// Profiled and unprofiled steps that are wanted of each, and seconds that they may take.
+const PAIRS: f64 = 10.0;
+const MINUTE: f64 = 60.0;
+
 /// Times one step; with its profile where that is asked for.
 pub fn run(
     gpu: &Gpu,
@@ -178,12 +182,14 @@ pub fn run(
     let row = Row {
         images_s: Some(f64::from(batch) / stats.median),
         memory_bytes: Some(gpu.counters().buffer_bytes.try_into().unwrap_or(0)),
-        dispatches: Some(stepper.plans.iter().map(|(plan, _)| plan.recording().ops.len()).sum()),
+        dispatches: Some(stepper.plans.iter().map(|(plan, _)| plan.dispatches()).sum()),
         host_s: Some(Stats::of(&hosts).median),
         note: Some(notes),
         ..Row::new(&case, what.name(), DEFAULT, stats, stepper.cost())
     };
-    let profile = if profile { Some(profiled(&mut stepper, steps, effort)?) } else { None };
+    // Enough of both kinds that the fastest of each was hardly disturbed.
+    let pairs = Effort { seconds: effort.seconds.max((PAIRS * 2.0 * once).min(MINUTE)), ..effort };
+    let profile = if profile { Some(profiled(&mut stepper, steps, pairs)?) } else { None };
     Ok((row, profile))
 }
 

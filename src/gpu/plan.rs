@@ -222,6 +222,11 @@ impl Plan {
         counts
     }
 
+    /// Dispatches of a replay.
+    pub fn dispatches(&self) -> usize {
+        self.dispatches.len()
+    }
+
     /// The kernel variant of each op, in order.
     pub fn stems(&self) -> impl Iterator<Item = &'static str> {
         self.dispatches.iter().map(|d| d.stem)
