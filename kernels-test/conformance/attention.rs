@@ -228,8 +228,8 @@ fn routes_and_identity() {
         attention(&mut tape, &q, &q, &q, 1, None).unwrap();
         tape.rec.ops.iter().map(|op| op.card.word).collect()
     };
-    assert_eq!(words(4096), ["transpose", "matmul_forward", "softmax_forward", "matmul_forward"]);
-    assert_eq!(words(4097), ["attention_forward"]);
+    assert_eq!(words(5792), ["transpose", "matmul_forward", "softmax_forward", "matmul_forward"]);
+    assert_eq!(words(5793), ["attention_forward"]);
     assert_eq!(identity(3), [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]);
 }
 

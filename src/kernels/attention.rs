@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::attention::{
     ATTENTION_BACKWARD_DELTA, ATTENTION_BACKWARD_KEY_VALUE, ATTENTION_BACKWARD_QUERY, ATTENTION_FORWARD,
-    AttentionParams, LARGEST_HEAD, LARGEST_TILED_HEAD, SOFTMAX_BACKWARD, SOFTMAX_FORWARD, SoftmaxParams,
+    AttentionParams, LARGEST_HEAD, SOFTMAX_BACKWARD, SOFTMAX_FORWARD, SoftmaxParams,
 };
 use crate::shader::cards::gemm::{MatmulParams, TransposeParams};
 use crate::shader::cards::pointwise::{CountParams, FILL_ZERO};
@@ -23,17 +23,15 @@ pub enum Route {
     Fused,
 }
 
-/// Bytes of weights up to which they are stored: below, the products' speed is worth more than the memory.
-const STORED: u64 = 64 << 20;
-/// The same for heads too wide for the tiled fused kernels: what one binding may hold everywhere.
-const STORED_WIDE: u64 = 128 << 20;
+/// Bytes of weights up to which they are stored: what one binding holds on every adapter. Below, time decides: measured, the
+/// products are 3 to 15 times as fast as the fused kernels on a CPU rasteriser (docs/benchmarks.md). Above, memory does.
+const STORED: u64 = 128 << 20;
 
 impl Route {
-    /// Products while the weights [N, heads, T, S] take at most 64 MiB (128 MiB where a head is too wide for the tiled
-    /// fused kernels), fused above, and products again for heads that the fused kernels do not support.
+    /// Products while the weights [N, heads, T, S] take at most 128 MiB, fused above, and products again for heads that
+    /// the fused kernels do not support.
     fn choose(p: &AttentionParams) -> Self {
-        let most = if p.size <= LARGEST_TILED_HEAD { STORED } else { STORED_WIDE };
-        if weights_shape(p).elements().saturating_mul(4) <= most || p.size > LARGEST_HEAD {
+        if weights_shape(p).elements().saturating_mul(4) <= STORED || p.size > LARGEST_HEAD {
             Self::Products
         } else {
             Self::Fused
