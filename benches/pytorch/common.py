@@ -108,7 +108,7 @@ class Timer:
         return (time.perf_counter() - start) / calls
 
     def measure(self, function):
-        """{median_s, best_s, spread, runs, peak_bytes on CUDA}; five samples at least, or three where a call is slow."""
+        """{median_s, best_s, spread, runs, memory_bytes on CUDA}; five samples at least, or three where a call is slow."""
         for _ in range(3):
             function()
         once = self.sample(function, 1)
@@ -125,7 +125,7 @@ class Timer:
                 break
         lower, median, upper = statistics.quantiles(samples, n=4, method="inclusive")
         row = {"median_s": median, "best_s": min(samples), "spread": (upper - lower) / median, "runs": len(samples) * calls}
-        return row | ({"peak_bytes": torch.cuda.max_memory_allocated()} if self.cuda else {})
+        return row | ({"memory_bytes": torch.cuda.max_memory_allocated()} if self.cuda else {})
 
 
 class Report:

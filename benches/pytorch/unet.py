@@ -1,9 +1,9 @@
 """Times diffusers' UNet2DModel in PyTorch: forward, one sampling step (DDIM), one training step.
 
-    python benches/pytorch/unet.py --device cuda --out out/bench/pytorch-unet.json [--batch 1,4,16,64] [--teacher]
+    python benches/pytorch/unet.py --device cuda --out out/bench/pytorch-unet.json [--batch 1,4,16,64]
 
 The configurations stand below; weights are random, nothing is downloaded. fp16 means autocast, with a gradient scaler in training.
-The training step: noising, forward, MSE, backward, gradient clip at 1, fused AdamW, EMA of all weights. With --teacher a frozen copy
+train_step: noising, forward, MSE, backward, gradient clip at 1, fused AdamW, EMA of all weights. train_step+teacher: a frozen copy
 runs too, and its output joins the loss, as in deme's finetuning. Rates count products and convolutions of one pass, by torch's own counter.
 """
 
@@ -82,11 +82,7 @@ def run(report, chosen, case, mode):
     forward_flop, train_flop = flops(case["config"], batch)
     half = "fp16" in mode
 
-    teacher = None
-
     def predict(network, x, t):
-        if "graphs" in mode and network is not teacher:
-            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(device, torch.float16, enabled=half):
             return network(x, t, return_dict=False)[0]
 
@@ -95,23 +91,30 @@ def run(report, chosen, case, mode):
     now, then = float(alpha_bar[500]), float(alpha_bar[480])
     of_x, of_noise = math.sqrt(then / now), math.sqrt(1 - then) - math.sqrt(then / now) * math.sqrt(1 - now)
 
+    def begin():
+        if "graphs" in mode:
+            torch.compiler.cudagraph_mark_step_begin()
+
+    def forward():
+        begin()
+        return predict(network, x0, t)
+
     def sample_step():
+        begin()
         return of_x * x0 + of_noise * predict(network, x0, t).float()
 
     with torch.no_grad():
-        report.time(case, "forward", variant, lambda: predict(network, x0, t), forward_flop, images=batch)
+        report.time(case, "forward", variant, forward, forward_flop, images=batch)
         report.time(case, "sample_step", variant, sample_step, forward_flop, images=batch)
 
-    if chosen.teacher:
-        frozen = build(case["config"], device).to(memory_format=layout).requires_grad_(False)
-        teacher = common.compiled(frozen, mode)
     parameters = list(model.parameters())
     average = [p.detach().clone() for p in parameters]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
     scaler = torch.amp.GradScaler(device, enabled=half)
     of_clean, of_dirt = (f.float().to(device).view(-1, 1, 1, 1) for f in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
 
-    def train_step():
+    def train_step(teacher=None):
+        begin()
         noise, when = torch.randn_like(x0), torch.randint(0, 1000, [batch], device=device)
         noisy = of_clean[when] * x0 + of_dirt[when] * noise
         output = predict(network, noisy, when).float()
@@ -128,16 +131,18 @@ def run(report, chosen, case, mode):
         optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(average, [p.data for p in parameters], 1e-4)
 
-    whole = train_flop + (forward_flop if teacher is not None else 0)
-    note = "fused AdamW, clip, EMA" + (", frozen teacher" if teacher is not None else "")
-    report.time(case, "train_step", variant, train_step, whole, note=note, images=batch)
+    note = "fused AdamW, clip, EMA"
+    report.time(case, "train_step", variant, train_step, train_flop, note=note, images=batch)
+    teacher = common.compiled(build(case["config"], device).to(memory_format=layout).requires_grad_(False), mode)
+    flop = train_flop + forward_flop
+    report.time(case, "train_step+teacher", variant, lambda: train_step(teacher), flop, note=note + ", frozen teacher", images=batch)
 
 
 def main():
-    chosen = common.options(__doc__, lambda parser: (
-        parser.add_argument("--batch", metavar="N,N", help="these batch sizes of each configuration, instead of the cases' own"),
-        parser.add_argument("--teacher", action="store_true", help="a frozen teacher in the training step"),
-    ))
+    def batch(parser):
+        parser.add_argument("--batch", metavar="N,N", help="these batch sizes of each configuration, instead of the cases' own")
+
+    chosen = common.options(__doc__, batch)
     wanted = common.cases(chosen, ["unet"])
     if chosen.batch:
         configs = dict.fromkeys(case["config"] for case in wanted)
