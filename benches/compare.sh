@@ -5,11 +5,11 @@
 #            (by default gpu where PyTorch sees CUDA or nvidia-smi is there)
 # --cases    only cases whose id contains FILTER, e.g. conv2d or unet/ddpm-cifar10
 # --heavy    on a CPU, the heavy cases too
-# --time     seconds a row                     --build    builds deme and the peers first (a quarter of an hour on two cores)
+# --time     seconds a row                     --build    builds deme and the peers first (burn alone takes an hour on two cores)
 # --threads  PyTorch's on the CPU: where other programs run too, two threads wait for each other at every step, and one is faster
 # --out      where the results go, by default out/bench: one JSON file an engine, each with device, driver, version and command
 # Present means: target/release/deme (or $DEME), a python with torch ($PYTHON, .venv/bin/python or python3; benches/pytorch/requirements.txt),
-# benches/peers/target/release/{burn-wgpu,burn-vulkan,meganeura} (or that folder elsewhere: $PEERS). What is missing is said and left out.
+# benches/peers/target/release/{burn-wgpu,burn-vulkan} (or that folder elsewhere: $PEERS). What is missing is said and left out.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
@@ -53,8 +53,6 @@ if [ -n "$build" ]; then
   peers=$target
   (cd benches/peers && cargo build --release --locked --bin burn) && cp "$target/burn" "$target/burn-wgpu"
   (cd benches/peers && cargo build --release --locked --bin burn --features vulkan) && cp "$target/burn" "$target/burn-vulkan"
-  (cd benches/peers && cargo build --release --locked --bin meganeura --no-default-features --features meganeura) ||
-    say "meganeura does not build here: it is left out"
 fi
 
 # The ids of the whole networks that are wanted, a line each.
@@ -100,7 +98,7 @@ else
   done
 fi
 
-for peer in burn-wgpu burn-vulkan meganeura; do
+for peer in burn-wgpu burn-vulkan; do
   if [ -x "$peers/$peer" ]; then
     engine "$peer" "$peers/$peer" --adapter $adapter ${cases:+--cases "$cases"} "${heavy[@]}"
   else
