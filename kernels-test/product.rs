@@ -9,6 +9,8 @@ mod run;
 #[path = "product/train.rs"]
 mod train;
 
+#[path = "product/cache.rs"]
+mod cache;
 #[path = "product/demo.rs"]
 mod demo;
 #[path = "product/bench.rs"]

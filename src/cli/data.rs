@@ -79,3 +79,9 @@ impl Split {
         Ok(images)
     }
 }
+
+/// At most `n` images, evenly over all of them: sets are often sorted by kind.
+pub fn spread(images: &[usize], n: usize) -> Vec<usize> {
+    let n = n.min(images.len());
+    (0..n).map(|i| images[i * images.len() / n]).collect()
+}

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::data::{DataArgs, Split};
+use super::data::{DataArgs, Split, spread};
 use super::models::{Judged, ModelArgs, timestep_ranges};
+use super::sample::check_new_file;
 use super::{Global, terminal::say};
 use crate::diffusion::denoising::{DenoisingLoss, LossSpec, Trial, stratified_pairs};
 use crate::error::Result;
@@ -70,7 +71,8 @@ fn run_loss(args: &LossArgs, global: &Global) -> Result<()> {
     let model = &judged.model;
     let dataset = args.data.open(model, global)?;
     let mut images = args.split.images(&dataset)?;
-    images.truncate(args.limit.map_or(usize::MAX, |n| n as usize));
+    images = spread(&images, args.limit.map_or(usize::MAX, |n| n as usize));
+    args.pairs.as_deref().map(|path| check_new_file(path, "--pairs")).transpose()?;
     let buckets = timestep_ranges(model, args.buckets)?;
     let pairs = stratified_pairs(&images, &buckets, args.repeats as usize, args.seed);
 
@@ -89,7 +91,7 @@ fn run_loss(args: &LossArgs, global: &Global) -> Result<()> {
             .collect();
         crate::io::atomic::write(path, lines.as_bytes())?;
     }
-    let report = loss::report(&Buckets::even(&buckets, pairs.len()), &losses);
+    let report = loss::report(&Buckets::even(&buckets, pairs.len()), &losses, &pairs);
     if args.json {
         return say!("{}", serde_json::json!({ "seed": args.seed, "images": images.len(), "report": report }));
     }

@@ -66,7 +66,9 @@ pub fn run(args: &MergeArgs, global: &Global) -> Result<()> {
     let sources = experts.iter().map(|e| &e.folder.weights as &dyn TensorSource).collect();
     let mut merge = Merge::new(&base.folder.weights, sources, &args.weights)?;
     refuse_occupied(&args.out)?;
-    base.folder.check_output(&args.out)?;
+    for input in std::iter::once(&base).chain(&experts) {
+        input.folder.check_output(&args.out)?;
+    }
     let tensors = merge.tensors().to_vec();
     let parameters: u64 = tensors.iter().map(|(_, shape)| shape.iter().product::<u64>()).sum();
     let size = format!("{} parameters in {} tensors", grouped(parameters), tensors.len());

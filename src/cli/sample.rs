@@ -55,7 +55,9 @@ pub struct SampleArgs {
 /// Starting noise from a file: number of pictures and [N, H, W, padded C].
 fn read_noise(path: &Path, [channels, h, w]: [u32; 3]) -> Result<(u32, Vec<f32>)> {
     let file = SafetensorsFile::open(path)?;
-    let shape = file.info("noise")?.shape.clone();
+    let unnamed =
+        |_| Error::format(path, "tensor noise", "is not in the file", "name the tensor of starting noise `noise`");
+    let shape = file.info("noise").map_err(unnamed)?.shape.clone();
     let expected = [channels, h, w].map(u64::from);
     let fits = shape.len() == 4 && shape[1..] == expected && (1..=1_000_000).contains(&shape[0]);
     if !fits {
@@ -93,6 +95,10 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
     steps.iter().try_for_each(|&step| model.schedule.ddim_step(step, args.eta).map(drop))?;
     let destination = Destination::new(&args.out, num)?;
     args.save_tensor.as_deref().map(|path| check_new_file(path, "--save-tensor")).transpose()?;
+    if args.save_tensor.as_ref() == Some(&args.out) {
+        let message = format!("--out and --save-tensor are both {}", args.out.display());
+        return Err(Error::usage(message, "the picture and the tensor are two files"));
+    }
 
     let gpu = Gpu::open(&global.choice())?;
     global.detail(format_args!("{}", gpu.summary()));
@@ -117,7 +123,7 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
 }
 
 /// Refuses a file that exists (it may be a model) or whose folder does not, before the work.
-fn check_new_file(path: &Path, option: &str) -> Result<()> {
+pub(super) fn check_new_file(path: &Path, option: &str) -> Result<()> {
     if path.exists() {
         return Err(Error::usage(format!("{} exists", path.display()), format!("give another {option}")));
     }

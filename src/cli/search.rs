@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::data::{DataArgs, Split};
+use super::data::{DataArgs, Split, spread};
 use super::merge::{self, MergeArgs};
 use super::models::{open_with_experts, timestep_ranges};
 use super::{Global, interrupt, opened, terminal::say};
@@ -94,7 +94,7 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
     let (model, experts) = open_with_experts(&args.model, &args.experts)?;
     let dataset = args.data.open(&model, global)?;
     let mut images = args.split.images(&dataset)?;
-    images.truncate(args.pairs as usize);
+    images = spread(&images, args.pairs as usize);
     let repeats = (args.pairs as usize).div_ceil(images.len());
     let ranges = timestep_ranges(&model, experts.len() as u32)?;
     let pairs = stratified_pairs(&images, &ranges, repeats, args.seed);
@@ -103,6 +103,7 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
         let message = format!("{} exists: this search is done", merged.display());
         return Err(Error::usage(message, "give another --out, or move the merged model away to search on"));
     }
+    let images_of_pairs: Vec<usize> = pairs.iter().map(|p| p.image).collect();
     let models: Vec<&Pretrained> = std::iter::once(&model).chain(&experts).collect();
     let header = identity(args, &grid, &models, &dataset, &images)?;
 
@@ -131,6 +132,7 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
     let best = search::grid(
         experts.len(),
         &grid,
+        &images_of_pairs,
         &mut table,
         &mut |w| judge(&mut merger, &mut denoising, &trial, w, &mut |_| Ok(())),
         &mut |done, planned, best| {

@@ -1,7 +1,7 @@
 //! The search for merge weights w: a grid, coarse then fine, judged by the denoising loss with common random numbers.
 //! Every candidate goes into a table on disk, from which a stopped search continues. Called by `cli::search` and the demo.
 
-use crate::diffusion::summary::Summary;
+use crate::diffusion::summary::{StandardError, Summary};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -90,7 +90,7 @@ pub struct Candidate {
     pub loss: f64,
     /// Mean of loss(w) - loss(0), pair by pair, and its standard error.
     pub difference: f64,
-    pub difference_error: f64,
+    pub difference_error: StandardError,
 }
 
 /// What makes two searches the same: the first line of the table.
@@ -181,31 +181,38 @@ pub type Judge<'a> = &'a mut dyn FnMut(&[f64]) -> Result<Vec<f64>>;
 /// What a progress line shows: candidates done and planned in this pass, and the best so far.
 pub type OnCandidate<'a> = &'a mut dyn FnMut(usize, usize, &Candidate) -> Result<()>;
 
-/// Runs the grid. Returns the best candidate; all are in the table.
-pub fn grid(n: usize, grid: &Grid, table: &mut Table, judge: Judge, on_candidate: OnCandidate) -> Result<Candidate> {
-    grid.check(n)?;
-    let base_losses = judge(&vec![0.0; n])?;
-    pass(&grid.coarse(n), &base_losses, table, judge, on_candidate)?;
-    let nothing = || Error::usage("the grid has no candidates", "widen its range");
-    let best = table.best().cloned().ok_or_else(nothing)?;
-    pass(&grid.refine(&best.w), &base_losses, table, judge, on_candidate)?;
-    table.best().cloned().ok_or_else(nothing)
-}
-
-fn pass(
-    points: &[Vec<f64>],
-    base_losses: &[f64],
+/// Runs the grid over n weights; `images` says which image each pair is of. Returns the best candidate; all are in the table.
+pub fn grid(
+    n: usize,
+    grid: &Grid,
+    images: &[usize],
     table: &mut Table,
     judge: Judge,
     on_candidate: OnCandidate,
-) -> Result<()> {
+) -> Result<Candidate> {
+    grid.check(n)?;
+    let base = Base { losses: judge(&vec![0.0; n])?, images };
+    pass(&grid.coarse(n), &base, table, judge, on_candidate)?;
+    let nothing = || Error::usage("the grid has no candidates", "widen its range");
+    let best = table.best().cloned().ok_or_else(nothing)?;
+    pass(&grid.refine(&best.w), &base, table, judge, on_candidate)?;
+    table.best().cloned().ok_or_else(nothing)
+}
+
+/// What candidates are compared with, pair by pair.
+struct Base<'a> {
+    losses: Vec<f64>,
+    images: &'a [usize],
+}
+
+fn pass(points: &[Vec<f64>], base: &Base, table: &mut Table, judge: Judge, on_candidate: OnCandidate) -> Result<()> {
     for (i, w) in points.iter().enumerate() {
         if table.find(w).is_none() {
             let losses = judge(w)?;
-            let difference = Summary::of_difference(&losses, base_losses);
+            let difference = Summary::of_difference(&losses, &base.losses, base.images);
             table.add(Candidate {
                 w: w.clone(),
-                loss: Summary::of(&losses).mean,
+                loss: Summary::of(&losses, base.images).mean,
                 difference: difference.mean,
                 difference_error: difference.standard_error,
             })?;
@@ -238,9 +245,9 @@ mod tests {
     fn coarse_then_fine_finds_the_nearest_point() {
         let dir = tempfile::tempdir().unwrap();
         let mut table = Table::open(&dir.path().join("t.jsonl"), &header()).unwrap();
-        let best = grid(2, &GRID, &mut table, &mut |w| Ok(bowl(w)), &mut |_, _, _| Ok(())).unwrap();
+        let best = grid(2, &GRID, &[0, 1, 2, 3], &mut table, &mut |w| Ok(bowl(w)), &mut |_, _, _| Ok(())).unwrap();
         assert_eq!(best.w, [0.25, -0.25]);
-        assert!(best.difference < 0.0 && best.difference_error.abs() < 1e-12);
+        assert!(best.difference < 0.0 && best.difference_error.0.unwrap() < 1e-12);
         assert_eq!(GRID.coarse(2).len(), 16);
     }
 
@@ -250,7 +257,7 @@ mod tests {
         let path = dir.path().join("t.jsonl");
         let mut calls = 0;
         let mut table = Table::open(&path, &header()).unwrap();
-        let stopped = grid(2, &GRID, &mut table, &mut |w| Ok(bowl(w)), &mut |i, _, _| {
+        let stopped = grid(2, &GRID, &[0, 1, 2, 3], &mut table, &mut |w| Ok(bowl(w)), &mut |i, _, _| {
             if i == 5 { Err(Error::usage("stop", "")) } else { Ok(()) }
         });
         assert!(stopped.is_err());
@@ -263,11 +270,11 @@ mod tests {
             calls += 1;
             Ok(bowl(w))
         };
-        grid(2, &GRID, &mut table, judge, &mut |_, _, _| Ok(())).unwrap();
+        grid(2, &GRID, &[0, 1, 2, 3], &mut table, judge, &mut |_, _, _| Ok(())).unwrap();
         let whole = std::fs::read_to_string(&path).unwrap();
         let fresh = dir.path().join("fresh.jsonl");
         let mut again = Table::open(&fresh, &header()).unwrap();
-        grid(2, &GRID, &mut again, &mut |w| Ok(bowl(w)), &mut |_, _, _| Ok(())).unwrap();
+        grid(2, &GRID, &[0, 1, 2, 3], &mut again, &mut |w| Ok(bowl(w)), &mut |_, _, _| Ok(())).unwrap();
         assert_eq!(whole, std::fs::read_to_string(&fresh).unwrap());
         assert_eq!(calls, again.rows.len() - 5 + 1);
         assert!(Table::open(&path, &Header { identity: "b".into() }).is_err());

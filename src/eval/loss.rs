@@ -1,8 +1,8 @@
 //! The denoising loss by timestep bucket and in total, of a model or an ensemble, on images that training has not seen.
 //! Called by `cli::eval` and the demo.
 
-use crate::diffusion::denoising::{DenoisingLoss, Trial};
-use crate::diffusion::summary::Summary;
+use crate::diffusion::denoising::{DenoisingLoss, Pair, Trial};
+use crate::diffusion::summary::{StandardError, Summary};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::nn::Slabs;
@@ -32,7 +32,7 @@ pub struct Line {
     pub to: usize,
     pub n: usize,
     pub loss: f64,
-    pub standard_error: f64,
+    pub standard_error: StandardError,
 }
 
 /// A line per bucket, and the total.
@@ -42,18 +42,19 @@ pub struct Report {
     pub total: Line,
 }
 
-fn line(timesteps: Range<usize>, values: &[f64]) -> Line {
-    let s = Summary::of(values);
+fn line(timesteps: Range<usize>, values: &[f64], images: &[usize]) -> Line {
+    let s = Summary::of(values, images);
     Line { from: timesteps.start, to: timesteps.end, n: s.n, loss: s.mean, standard_error: s.standard_error }
 }
 
 /// Sums up losses in the order of the trial's pairs. Buckets of equal width weigh equally in the total, as timesteps do
 /// in training.
-pub fn report(buckets: &Buckets, losses: &[f64]) -> Report {
+pub fn report(buckets: &Buckets, losses: &[f64], pairs: &[Pair]) -> Report {
+    let images: Vec<usize> = pairs.iter().map(|p| p.image).collect();
     let lines = buckets.timesteps.iter().zip(&buckets.pairs);
-    let lines = lines.map(|(t, pairs)| line(t.clone(), &losses[pairs.clone()])).collect();
+    let lines = lines.map(|(t, pairs)| line(t.clone(), &losses[pairs.clone()], &images[pairs.clone()])).collect();
     let all = buckets.timesteps.first().map_or(0, |t| t.start)..buckets.timesteps.last().map_or(0, |t| t.end);
-    Report { buckets: lines, total: line(all, losses) }
+    Report { buckets: lines, total: line(all, losses, &images) }
 }
 
 /// Losses of a model or, with several sets, of an ensemble: consecutive pairs that share a set run together. `theta` is

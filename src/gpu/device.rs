@@ -4,6 +4,7 @@
 use super::adapter::{self, AdapterChoice, AdapterSummary};
 use super::memory;
 use super::pipeline::Pipelines;
+use super::pipeline_cache::PipelineCache;
 use crate::error::{Error, Result};
 use crate::shader::{Class, Limits};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 pub struct Gpu(Arc<Inner>);
 
 struct Inner {
+    pipeline_cache: Option<PipelineCache>,
     device: wgpu::Device,
     queue: wgpu::Queue,
     summary: AdapterSummary,
@@ -54,6 +56,10 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Features that are requested where the adapter has them.
+const USED: wgpu::Features =
+    wgpu::Features::SUBGROUP.union(wgpu::Features::TIMESTAMP_QUERY).union(wgpu::Features::PIPELINE_CACHE);
+
 impl Gpu {
     /// Opens the adapter that the user asked for, or the best one, with all its limits.
     pub fn open(choice: &AdapterChoice) -> Result<Self> {
@@ -61,7 +67,7 @@ impl Gpu {
         let info = adapter.get_info();
         let summary = adapter::summary(&info);
         let limits = adapter.limits();
-        let features = adapter.features() & (wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY);
+        let features = adapter.features() & USED;
         let fixed = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("deme"),
@@ -83,6 +89,7 @@ impl Gpu {
             *lock(&sticky) = Some(Failure::Lost(format!("{reason:?}: {message}")));
         });
         Ok(Self(Arc::new(Inner {
+            pipeline_cache: PipelineCache::open(&device, &info, &summary),
             device,
             queue,
             summary,
@@ -93,6 +100,10 @@ impl Gpu {
             readback: Mutex::new(None),
             pending: Mutex::new(0.0),
         })))
+    }
+
+    pub(super) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
+        self.0.pipeline_cache.as_ref().map(PipelineCache::get)
     }
 
     pub fn summary(&self) -> &AdapterSummary {
@@ -141,6 +152,7 @@ impl Gpu {
         Ok(vec![
             ("f16 arithmetic", features.contains(wgpu::Features::SHADER_F16)),
             ("subgroups", features.contains(wgpu::Features::SUBGROUP)),
+            ("pipeline cache", features.contains(wgpu::Features::PIPELINE_CACHE)),
             ("timestamps", features.contains(wgpu::Features::TIMESTAMP_QUERY)),
             ("cooperative matrix", features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         ])

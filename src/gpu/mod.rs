@@ -5,6 +5,7 @@ pub mod adapter;
 pub mod device;
 pub mod memory;
 pub mod pipeline;
+mod pipeline_cache;
 pub mod plan;
 mod profile;
 mod shader_module;

@@ -72,7 +72,7 @@ pub(super) fn pipeline(
                 zero_initialize_workgroup_memory: checked,
                 ..Default::default()
             },
-            cache: None,
+            cache: gpu.pipeline_cache(),
         });
         Arc::new(Pipeline { pipeline, layout })
     })?;

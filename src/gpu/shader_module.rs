@@ -1,5 +1,5 @@
-//! Shader text to module: the one file with `unsafe`, for shaders without run-time checks.
-//! Called by `pipeline`.
+//! Shader text to module, and the driver's cache: the one file with `unsafe`, for what wgpu cannot check.
+//! Called by `pipeline` and `pipeline_cache`.
 
 /// Compiles WGSL. Checked modules clamp indices and bound loops; unchecked ones do neither.
 #[expect(unsafe_code, reason = "create_shader_module_trusted is unsafe; release builds drop run-time checks")]
@@ -12,4 +12,13 @@ pub(super) fn compile(device: &wgpu::Device, label: &str, wgsl: String, checked:
     // extents, which the recording checks against the buffers' sizes; every loop ends; no divisor is zero. The
     // conformance tests run each variant both ways, with guard words around all buffers.
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+/// The driver's pipeline cache with what an earlier run left in it.
+#[expect(unsafe_code, reason = "create_pipeline_cache is unsafe: it trusts the data")]
+pub(super) fn pipeline_cache(device: &wgpu::Device, data: Option<&[u8]>) -> wgpu::PipelineCache {
+    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("deme"), data, fallback: true };
+    // SAFETY: the data is a file that only this program writes, whole or not at all, under a name made of adapter, driver and
+    // shaders; wgpu and the driver check its header, and start an empty cache where it is not theirs.
+    unsafe { device.create_pipeline_cache(&descriptor) }
 }

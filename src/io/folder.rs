@@ -140,6 +140,16 @@ impl ModelFolder {
             let message = format!("{} is the model that is being read", out.display());
             return Err(Error::usage(message, "write to another folder"));
         }
+        let above = out
+            .ancestors()
+            .skip(1)
+            .find_map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }.canonicalize().ok());
+        if let (Some(above), Ok(dir)) = (above, self.dir.canonicalize())
+            && above.starts_with(&dir)
+        {
+            let message = format!("{} is inside {}, a model that is being read", out.display(), self.dir.display());
+            return Err(Error::usage(message, "write to another folder"));
+        }
         atomic::recover(out)?;
         if !out.exists() {
             return Ok(());

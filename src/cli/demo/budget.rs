@@ -1,5 +1,5 @@
-//! What the demo spends: updates, candidates, pictures, by the kind of machine. The learning rate comes from
-//! the sweep in docs/demo-sweep.md. Called by `cli::demo`.
+//! What the demo spends: updates, candidates, pictures, by the kind of machine. Learning rate and updates come from the
+//! sweep in docs/demo-sweep.md; `--full` is outside of it. Called by `cli::demo`.
 
 use crate::shader::Class;
 
@@ -34,7 +34,7 @@ const SOFTWARE: Budget = Budget {
     updates: 30,
     batch: 16,
     accumulate: 1,
-    lr: 3e-6,
+    lr: 1e-6,
     p: 0.4,
     high: 1.0,
     step: 0.5,
@@ -47,7 +47,6 @@ const SOFTWARE: Budget = Budget {
 };
 
 const HARDWARE: Budget = Budget {
-    updates: 100,
     batch: 64,
     accumulate: 1,
     pairs: 96,

@@ -18,10 +18,11 @@ pub fn loss_rows(compared: &[Compared], ranges: &[std::ops::Range<usize>]) -> Ve
     let row = |(range, pairs): (String, std::ops::Range<usize>)| {
         let part = |c: &Compared| c.losses[pairs.clone()].to_vec();
         let base = part(&compared[0]);
+        let images = &compared[0].images[pairs.clone()];
         LossRow {
             range,
-            losses: compared.iter().map(|c| Summary::of(&part(c))).collect(),
-            differences: compared[1..].iter().map(|c| Summary::of_difference(&part(c), &base)).collect(),
+            losses: compared.iter().map(|c| Summary::of(&part(c), images)).collect(),
+            differences: compared[1..].iter().map(|c| Summary::of_difference(&part(c), &base, images)).collect(),
         }
     };
     named.chain([("all".to_string(), 0..pairs)]).map(row).collect()

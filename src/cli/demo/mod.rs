@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser};
 use serde_json::Value;
 
-use super::data::{DataArgs, Split};
+use super::data::{DataArgs, Split, spread};
 use super::models::{Judged, ModelArgs, timestep_ranges};
 use super::sample::{Request, draw};
 use super::terminal::say;
@@ -34,9 +34,10 @@ use report::{Curve, Picture, Report};
 /// The whole method on the bundled emoji model, ending in a report
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    /// Folder for everything that the demo makes; a stopped demo in it continues
-    #[arg(long, value_name = "DIR", default_value = "out/demo")]
-    out: PathBuf,
+    /// Folder for everything that the demo makes; a stopped demo in it continues [default: out/demo, out/demo-full or
+    /// out/demo-smoke]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// The model to start from
     #[arg(long, value_name = "DIR", default_value = "models/ddpm-emoji32")]
     model: PathBuf,
@@ -60,6 +61,7 @@ const HOLDOUT: u32 = 10;
 /// Everything that the stages share.
 struct Demo<'a> {
     args: &'a DemoArgs,
+    out: PathBuf,
     global: &'a Global,
     budget: Budget,
     dataset: Dataset,
@@ -72,6 +74,8 @@ struct Compared {
     name: &'static str,
     models: ModelArgs,
     losses: Vec<f64>,
+    /// The image of each pair.
+    images: Vec<usize>,
     pictures: Vec<f32>,
 }
 
@@ -88,9 +92,9 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     let data = DataArgs { data: args.data.clone(), tile: Some(TILE), holdout: Some(HOLDOUT), on_bad: "fatal".into() };
     let dataset = data.open(&base.model, global)?;
     let mut images = Split::HoldoutOdd.images(&dataset)?;
-    images.truncate(budget.images);
-    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
-    let demo = Demo { args, global, budget, dataset, images, gpu };
+    images = spread(&images, budget.images);
+    let out = args.folder()?;
+    let demo = Demo { args, out, global, budget, dataset, images, gpu };
     demo.announce()?;
 
     let judging = Instant::now();
@@ -100,15 +104,32 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     demo.stop_if_asked()?;
     demo.search()?;
     demo.stop_if_asked()?;
-    let experts = (0..EXPERTS).map(|i| args.out.join(format!("experts/expert_{i}"))).collect();
+    let experts = (0..EXPERTS).map(|i| demo.out.join(format!("experts/expert_{i}"))).collect();
     let ensemble = ModelArgs { model: args.model.clone(), experts, ensemble: true };
     compared.push(demo.judge("ensemble", ensemble.clone(), &Judged::open(&ensemble)?)?);
-    let merged = ModelArgs { model: args.out.join("search/merged"), experts: Vec::new(), ensemble: false };
+    let merged = ModelArgs { model: demo.out.join("search/merged"), experts: Vec::new(), ensemble: false };
     compared.push(demo.judge("merged", merged.clone(), &Judged::open(&merged)?)?);
     for c in &mut compared {
         c.pictures = demo.draw(c)?;
     }
     demo.finish(&compared, &base, started)
+}
+
+impl DemoArgs {
+    /// Makes the folder. Budgets do not share one: a run continues with its own settings only.
+    fn folder(&self) -> Result<PathBuf> {
+        let usual = match (self.full, self.smoke) {
+            (true, _) => "out/demo-full",
+            (_, true) => "out/demo-smoke",
+            _ => "out/demo",
+        };
+        let out = self.out.clone().unwrap_or_else(|| usual.into());
+        if out.exists() && !out.is_dir() {
+            return Err(Error::usage(format!("{} is not a folder", out.display()), "name a folder for --out"));
+        }
+        std::fs::create_dir_all(&out).map_err(Error::io(&out, "create"))?;
+        Ok(out)
+    }
 }
 
 fn base_only(args: &DemoArgs) -> ModelArgs {
@@ -137,13 +158,13 @@ impl Demo<'_> {
     /// How long the rest takes, from how long the base's losses took; what an earlier run has done costs nothing.
     fn plan_time(&self, base: &Compared, took: Duration) -> Result<()> {
         let [judged, mut trained, mut searched, rest @ ..] = self.budget.forwards(self.images.len());
-        let left = (0..EXPERTS).filter(|&i| !self.args.out.join(format!("experts/expert_{i}")).exists()).count();
+        let left = (0..EXPERTS).filter(|&i| !self.out.join(format!("experts/expert_{i}")).exists()).count();
         trained *= left as f64 / f64::from(EXPERTS);
-        if self.args.out.join("search/merged").is_dir() {
+        if self.out.join("search/merged").is_dir() {
             searched = 0.0;
         }
         let seconds = took.as_secs_f64() / judged * (trained + searched + rest.iter().sum::<f64>());
-        let loss = Summary::of(&base.losses);
+        let loss = Summary::of(&base.losses, &base.images);
         let left =
             if seconds < 100.0 { format!("{seconds:.0} seconds") } else { format!("{:.0} minutes", seconds / 60.0) };
         say!("base: held-out loss {loss}; the rest will take about {left} at this speed")
@@ -151,7 +172,7 @@ impl Demo<'_> {
 
     /// A signal that came when a stage had ended already.
     fn stop_if_asked(&self) -> Result<()> {
-        let saved = format!("what is done is in {}", self.args.out.display());
+        let saved = format!("what is done is in {}", self.out.display());
         if interrupt::requested() { Err(Error::Interrupted { saved }) } else { Ok(()) }
     }
 
@@ -165,7 +186,7 @@ impl Demo<'_> {
     }
 
     fn words(&self, command: &str, more: &[(&str, String)]) -> Vec<String> {
-        let out = |name: &str| self.args.out.join(name).display().to_string();
+        let out = |name: &str| self.out.join(name).display().to_string();
         let mut words = vec![command.to_string()];
         let common = [
             ("--model", self.args.model.display().to_string()),
@@ -203,7 +224,7 @@ impl Demo<'_> {
     }
 
     fn search(&self) -> Result<()> {
-        let merged = self.args.out.join("search/merged");
+        let merged = self.out.join("search/merged");
         if merged.is_dir() {
             return self.global_note("the search is done already");
         }
@@ -218,7 +239,7 @@ impl Demo<'_> {
             ],
         );
         words.push("--experts".into());
-        words.extend((0..EXPERTS).map(|i| self.args.out.join(format!("experts/expert_{i}")).display().to_string()));
+        words.extend((0..EXPERTS).map(|i| self.out.join(format!("experts/expert_{i}")).display().to_string()));
         self.command(&words)
     }
 
@@ -240,7 +261,8 @@ impl Demo<'_> {
             stream: stream(Purpose::EvalNoise, 2),
         };
         let losses = eval::pair_losses(&self.gpu, judged, &trial, self.dataset.size(), 16, self.global)?;
-        Ok(Compared { name, models, losses, pictures: Vec::new() })
+        let images = pairs.iter().map(|p| p.image).collect();
+        Ok(Compared { name, models, losses, images, pictures: Vec::new() })
     }
 
     fn draw(&self, compared: &Compared) -> Result<Vec<f32>> {
@@ -264,7 +286,7 @@ impl Demo<'_> {
         print_table(compared, &rows)?;
         let [h, w] = base.model.sides()?;
         let batch = |data| Batch { data, height: h, width: w, channels: base.model.config.in_channels };
-        let out = |name: &str| self.args.out.join(name);
+        let out = |name: &str| self.out.join(name);
         let all: Vec<f32> = compared.iter().flat_map(|c| c.pictures.iter().copied()).collect();
         let note = "rows: base, ensemble, merged, from the same noise".to_string();
         let text = [("Description".to_string(), note)];
@@ -306,14 +328,14 @@ impl Demo<'_> {
         say!(
             "\n{}, pictures.png, losses.json and the merged model (search/merged) in {}; {:.1} minutes",
             "report.html",
-            self.args.out.display(),
+            self.out.display(),
             started.elapsed().as_secs_f64() / 60.0
         )
     }
 
     /// The ten best candidates, and how many there were.
     fn candidates(&self) -> Result<(Vec<Candidate>, usize)> {
-        let path = self.args.out.join("search/table.jsonl");
+        let path = self.out.join("search/table.jsonl");
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let mut all = Vec::new();
         for (i, line) in text.lines().enumerate().skip(1) {
@@ -327,7 +349,7 @@ impl Demo<'_> {
 
     /// Loss against update of expert `i`, from its log.
     fn curve(&self, i: u32) -> Result<Curve> {
-        let path = self.args.out.join(format!("experts/training/expert_{i}/metrics.jsonl"));
+        let path = self.out.join(format!("experts/training/expert_{i}/metrics.jsonl"));
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read"))?;
         let mut points = Vec::new();
         for (n, line) in text.lines().enumerate() {

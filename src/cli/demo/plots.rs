@@ -68,7 +68,7 @@ pub fn changes(models: &[String], rows: &[LossRow]) -> Result<String> {
     let percent = |row: &LossRow, m: usize| {
         let base = row.losses[0].mean;
         let d = row.differences[m];
-        (100.0 * d.mean / base, 100.0 * d.standard_error / base)
+        (100.0 * d.mean / base, 100.0 * d.standard_error.0.unwrap_or(0.0) / base)
     };
     let compared = models.len().saturating_sub(1);
     let bars = || (0..compared).flat_map(|m| rows.iter().map(move |row| percent(row, m)));

@@ -66,7 +66,7 @@ struct Row {
 
 /// Coloured only where the difference is beyond two standard errors.
 fn difference(s: &Summary) -> Difference {
-    let class = match s.mean.abs() > 2.0 * s.standard_error {
+    let class = match s.standard_error.0.is_some_and(|error| s.mean.abs() > 2.0 * error) {
         true if s.mean < 0.0 => "better",
         true => "worse",
         false => "",

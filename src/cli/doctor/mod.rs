@@ -41,8 +41,7 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<()> {
     }
     let mut report = json!({"deme": env!("CARGO_PKG_VERSION"), "adapters": adapters::json(&found)});
     let outcome = match args.skip_test {
-        // A machine without adapters is an answer; a name that none of them has is a mistake.
-        true if found.is_empty() => Ok(()),
+        // No adapter, and a name that none of them has, are errors as for every other command.
         true => Gpu::describe_features(&choice).map(drop),
         false => test(args, global, &mut report),
     };

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::data::spread;
 use super::models::timestep_ranges;
 use super::terminal::say;
 use super::{Global, interrupt};
@@ -65,7 +66,7 @@ pub fn run(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let start = StartModel::new(&model, args.projection == args::ProjectionArg::All)?;
     let dataset = args.data.open(&model, global)?;
     let mut judged = dataset.holdout_indices();
-    judged.truncate(args.eval_images as usize);
+    judged = spread(&judged, args.eval_images as usize);
     let resolved = args.resolved(&model_hash(&model)?, &data_hash(&dataset));
     let folder = RunFolder::check(&args.out, resolved.clone(), &experts, args.resume || args.dry_run)?;
     for &i in &experts {

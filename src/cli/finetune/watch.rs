@@ -81,7 +81,7 @@ impl Watcher for Screen<'_> {
             stream: stream(Purpose::EvalNoise, 0),
         };
         let losses = held_out.loss.losses(&trial, 0..held_out.pairs.len(), &mut |_| Ok(()))?;
-        let report = report(&held_out.buckets, &losses);
+        let report = report(&held_out.buckets, &losses, &held_out.pairs);
         let total = &report.total;
         self.bar.suspend(|| {
             let (mean, error) = (total.loss, total.standard_error);
