@@ -25,13 +25,15 @@ mod conformance {
     mod profile;
     pub mod resample;
     pub mod training;
+    pub mod winograd;
+    mod winograd_route;
 }
 
 use conformance::harness::Entry;
 use deme::shader::cards;
 
 /// Every family: a line here, a `mod` line above and a test below.
-static FAMILIES: [Entry; 12] = [
+static FAMILIES: [Entry; 13] = [
     Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases),
     Entry::new("loss", conformance::loss::TOLERANCES, conformance::loss::cases),
     Entry::new("optim", conformance::optim::TOLERANCES, conformance::optim::cases),
@@ -39,6 +41,7 @@ static FAMILIES: [Entry; 12] = [
     Entry::new("noise", conformance::noise::TOLERANCES, conformance::noise::cases),
     Entry::new("gemm", conformance::gemm::TOLERANCES, conformance::gemm::cases),
     Entry::new("conv", conformance::conv::TOLERANCES, conformance::conv::cases),
+    Entry::new("winograd", conformance::winograd::TOLERANCES, conformance::winograd::cases),
     Entry::new("norm", conformance::norm::TOLERANCES, conformance::norm::cases),
     Entry::new("broadcast", conformance::broadcast::TOLERANCES, conformance::broadcast::cases),
     Entry::new("attention", conformance::attention::TOLERANCES, conformance::attention::cases),
@@ -91,6 +94,11 @@ fn conv() {
 }
 
 #[test]
+fn winograd() {
+    family("winograd");
+}
+
+#[test]
 fn norm() {
     family("norm");
 }
@@ -124,7 +132,9 @@ fn totals() {
         .filter(|word| reports.iter().all(|r| r.floors.get(word).is_none_or(|floor| *floor < 15)))
         .collect();
     assert!(missing.is_empty(), "kernels without a floor of at least 15 cases: {missing:?}");
-    let heart = [cards::gemm::CARDS, cards::conv::CARDS, cards::attention::CARDS, cards::norm::CARDS].concat();
+    let heart =
+        [cards::gemm::CARDS, cards::conv::CARDS, cards::winograd::CARDS, cards::attention::CARDS, cards::norm::CARDS];
+    let heart = heart.concat();
     for word in heart.iter().map(|card| card.word) {
         let floor = reports.iter().filter_map(|r| r.floors.get(word)).max();
         assert!(floor.is_some_and(|n| *n >= 40), "{word} needs a floor of 40 cases for every variant, not {floor:?}");

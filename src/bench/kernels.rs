@@ -13,6 +13,7 @@ use super::subject::{Pass, Subject, suffix};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::kernels::EXAMPLES;
+use crate::kernels::conv2d::Route;
 use crate::recording::cost::Cost;
 use crate::recording::{BufferId, Op, Recording, Tensor};
 use crate::shader::Class;
@@ -153,22 +154,39 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// A layer's passes, each kernel in the variant that deme chooses.
+    /// A layer's passes, each kernel in the variant that deme chooses; a convolution's also by its other route.
     fn passes(&mut self, job: &Job) -> Result<()> {
         let Some(kind) = &job.kind else { return Ok(()) };
+        let other = Subject::other_route(kind)?;
         for &pass in Pass::of(kind) {
-            if !self.wanted(&job.case, pass.name(), DEFAULT) {
-                continue;
+            self.pass(&job.case, kind, pass, None)?;
+            if other.is_some() {
+                self.pass(&job.case, kind, pass, other)?;
             }
-            let subject = Subject::new(kind, pass)?;
-            let mut plan = subject.plan(self.gpu, None)?;
-            let stats = Stats::of(&repeat(self.options.effort, || plan.timed(&[]))?);
-            let stems: Vec<_> = plan.variants().into_iter().map(|(stem, _)| stem).collect();
-            let mut row = Row::new(&job.case, pass.name(), DEFAULT, stats, subject.recording.cost());
-            row.note = Some(stems.join(" + "));
-            self.push(row)?;
         }
         Ok(())
+    }
+
+    /// One pass. A convolution's rate counts the sum's products, whatever its route.
+    fn pass(&mut self, case: &str, kind: &Kind, pass: Pass, route: Option<Route>) -> Result<()> {
+        let variant = match route {
+            None => DEFAULT,
+            Some(Route::Direct) => "direct",
+            Some(Route::Winograd) => "winograd",
+        };
+        if !self.wanted(case, pass.name(), variant) {
+            return Ok(());
+        }
+        let subject = Subject::by(kind, pass, route)?;
+        let mut plan = subject.plan(self.gpu, None)?;
+        let stats = Stats::of(&repeat(self.options.effort, || plan.timed(&[]))?);
+        let stems: Vec<_> = plan.variants().into_iter().map(|(stem, _)| stem).collect();
+        let mut cost = subject.recording.cost();
+        if Subject::other_route(kind)?.is_some() {
+            cost.flops = Subject::by(kind, pass, Some(Route::Direct))?.recording.cost().flops;
+        }
+        let row = Row { note: Some(stems.join(" + ")), ..Row::new(case, pass.name(), variant, stats, cost) };
+        self.push(row)
     }
 
     /// Each kernel alone, in each variant that fits, once for equal parameters.

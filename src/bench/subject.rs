@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::cases::Kind;
 use crate::error::{Error, Result};
 use crate::gpu::{Externals, Gpu, Plan, PlanOptions, Storage};
-use crate::kernels::conv2d::{Conv2dSpec, Padding, conv2d};
+use crate::kernels::conv2d::{Conv2dSpec, Padding, Route, conv2d, conv2d_by};
 use crate::kernels::{attention, group_norm, matmul, merge, optim};
 use crate::nn::params::SLAB_ELEMENTS;
 use crate::recording::{Op, Recording, Role, Tensor};
@@ -98,8 +98,22 @@ impl Subject {
         Self { recording: promoted(recording), fills: HashMap::new() }
     }
 
-    /// A case's pass.
+    /// A case's pass, as deme records it.
     pub fn new(kind: &Kind, pass: Pass) -> Result<Self> {
+        Self::by(kind, pass, None)
+    }
+
+    /// The convolution's route that deme does not take, where there is one.
+    pub fn other_route(kind: &Kind) -> Result<Option<Route>> {
+        if !matches!(kind, Kind::Conv2d { kernel: 3, stride: 1, .. }) {
+            return Ok(None);
+        }
+        let direct = Self::new(kind, Pass::Forward)?.recording.ops.len() == 1;
+        Ok(Some(if direct { Route::Winograd } else { Route::Direct }))
+    }
+
+    /// A case's pass; a convolution's by this route.
+    pub fn by(kind: &Kind, pass: Pass, route: Option<Route>) -> Result<Self> {
         let (mut rec, forward) = match *kind {
             Kind::Matmul { m, k, n } => {
                 layer(&[&[m, k]], &[&[k, n]], |tape, t| matmul::matmul(tape, &t[0], &t[1], None))?
@@ -109,7 +123,10 @@ impl Subject {
                 let [cin, cout] = [cin, cout].map(padded_channels);
                 let spec = Conv2dSpec { stride, padding: Padding::Symmetric(kernel / 2) };
                 let (x, w) = ([batch, size, size, cin], [kernel, kernel, cin, cout]);
-                layer(&[&x], &[&w], |tape, t| conv2d(tape, &t[0], &t[1], None, spec))?
+                layer(&[&x], &[&w], |tape, t| match route {
+                    None => conv2d(tape, &t[0], &t[1], None, spec),
+                    Some(route) => conv2d_by(tape, &t[0], &t[1], None, spec, route),
+                })?
             }
             Kind::Attention { batch, tokens, heads, size } => {
                 let shape = [batch, tokens, heads * size];
@@ -259,6 +276,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn both_routes_of_a_convolution_are_timed_and_take_different_kernels() {
+        let kind =
+            |kernel, channels| Kind::Conv2d { batch: 2, size: 16, cin: channels, cout: channels, kernel, stride: 1 };
+        assert_eq!(Subject::other_route(&kind(3, 128)).unwrap(), Some(Route::Direct));
+        assert_eq!(Subject::other_route(&kind(3, 4)).unwrap(), Some(Route::Winograd));
+        assert_eq!(Subject::other_route(&kind(1, 128)).unwrap(), None);
+        let flops = |route| Subject::by(&kind(3, 128), Pass::Forward, route).unwrap().recording.cost().flops;
+        assert!(flops(None) < flops(Some(Route::Direct)) / 2 + flops(Some(Route::Direct)) / 10);
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! The two-dimensional convolution and its gradient.
+//! The two-dimensional convolution and its gradient, by one of two routes with the same result.
 //! Called by `nn`. Shapes: x [N, H, W, cin], w [kh, kw, cin, cout], bias [cout], y [N, H', W', cout].
 
 use super::matmul::{column_sum, matmul, summed_in_chunks, transpose};
 use super::own;
+use super::winograd::winograd;
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::conv::{CONV2D_BACKWARD_INPUT, CONV2D_BACKWARD_WEIGHT, CONV2D_FORWARD, Conv2dParams};
 use crate::shader::cards::gemm::TransposeParams;
+use crate::shader::cards::winograd::PLACES;
 use crate::shape::Shape;
 use crate::tape::{Contribution, Rule, Tape};
 
@@ -30,6 +32,42 @@ impl Conv2dSpec {
     pub fn same(kernel: u32) -> Self {
         Self { stride: 1, padding: Padding::Symmetric(kernel / 2) }
     }
+}
+
+/// How y and dx are computed; dw is always the plain sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// The sum over taps and channels.
+    Direct,
+    /// F(2x2, 3x3): less than half of the products, transforms before and after them. For 3x3 at stride 1, one zero around.
+    Winograd,
+}
+
+/// Channels of x and of y from which the transforms cost less than the products that they save. Measured on Mesa 25's
+/// lavapipe: with 16 on one side y takes as long by either route.
+const WINOGRAD_CHANNELS: u32 = 32;
+/// Tiles from which the weight's transform pays: with 16 of them y takes as long by either route.
+const WINOGRAD_TILES: u64 = 32;
+/// Bytes that each transformed tensor may have: what one binding may hold everywhere.
+const TRANSFORMED: u64 = 128 << 20;
+
+impl Route {
+    /// Winograd's where it is possible, is worth its transforms and fits.
+    fn choose(p: &Conv2dParams) -> Self {
+        let tiles = u64::from(p.batch) * u64::from(p.out_h.div_ceil(2)) * u64::from(p.out_w.div_ceil(2));
+        let (least, most) = (p.cin.min(p.cout), u64::from(p.cin.max(p.cout)));
+        let bytes = 4 * u64::from(PLACES) * tiles.max(u64::from(least)).saturating_mul(most);
+        if same_3x3(p) && least >= WINOGRAD_CHANNELS && tiles >= WINOGRAD_TILES && bytes <= TRANSFORMED {
+            Self::Winograd
+        } else {
+            Self::Direct
+        }
+    }
+}
+
+/// Whether this is a 3x3 convolution at stride 1 with one zero around.
+fn same_3x3(p: &Conv2dParams) -> bool {
+    (p.kh, p.kw, p.stride, p.pad_top, p.pad_left) == (3, 3, 1, 1, 1) && (p.out_h, p.out_w) == (p.in_h, p.in_w)
 }
 
 fn params(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: Conv2dSpec) -> Result<Conv2dParams> {
@@ -69,12 +107,48 @@ pub fn conv2d(tape: &mut Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, sp
     if (p.kh, p.kw) == (1, 1) && spec == Conv2dSpec::same(1) {
         return matmul(tape, x, &w.reshape("conv2d", Shape::new([p.cin, p.cout]))?, bias);
     }
+    conv2d_by(tape, x, w, bias, spec, Route::choose(&p))
+}
+
+/// `conv2d` by a given route.
+pub fn conv2d_by(
+    tape: &mut Tape,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    spec: Conv2dSpec,
+    route: Route,
+) -> Result<Tensor> {
+    let p = params(x, w, bias, spec)?;
     let y = tape.rec.transient("conv2d", Shape::new([p.batch, p.out_h, p.out_w, p.cout]));
-    let or_zeros = bias.copied().unwrap_or_else(|| tape.rec.absent());
-    tape.rec.push(&CONV2D_FORWARD, &p, &[*x, *w, or_zeros], &[y], &[])?;
+    match route {
+        Route::Direct => {
+            let or_zeros = bias.copied().unwrap_or_else(|| tape.rec.absent());
+            tape.rec.push(&CONV2D_FORWARD, &p, &[*x, *w, or_zeros], &[y], &[])?;
+        }
+        Route::Winograd if same_3x3(&p) => winograd(&mut tape.rec, x, w, bias, false, &y)?,
+        Route::Winograd => {
+            let what = format!("Winograd's route is for 3x3 at stride 1, not x {}, w {}, {spec:?}", x.shape, w.shape);
+            return Err(Error::shape("conv2d", what));
+        }
+    }
     let inputs: Vec<_> = [Some(x), Some(w), bias].into_iter().flatten().copied().collect();
-    tape.push(&inputs, &[y], Conv2dRule { p, x: *x, w: *w });
+    tape.push(&inputs, &[y], Conv2dRule { p, route, x: *x, w: *w });
     Ok(y)
+}
+
+/// dx = dy * w transposed
+fn backward_input(rec: &mut Recording, p: Conv2dParams, dy: &Tensor, w: &Tensor, dx: &Tensor) -> Result<()> {
+    let w_t = rec.transient("w_t", Shape::new([p.kh, p.kw, p.cout, p.cin]));
+    let matrix = p.cin * p.cout;
+    let taps = TransposeParams {
+        batch_outer: p.kh * p.kw,
+        x_outer: matrix,
+        y_outer: matrix,
+        ..TransposeParams::plain(p.cin, p.cout)
+    };
+    transpose(rec, &taps, w, &w_t)?;
+    rec.push(&CONV2D_BACKWARD_INPUT, &p, &[*dy, w_t], &[*dx], &[])
 }
 
 /// dw += the sum over pixels of x dy. A small weight's sums are cut in chunks, so that a GPU has enough to do.
@@ -87,9 +161,10 @@ fn backward_weight(rec: &mut Recording, p: Conv2dParams, x: &Tensor, dy: &Tensor
     })
 }
 
-/// dx = dy * w transposed, dw as above, dbias += the sum of dy over pixels.
+/// dx and dw as above, dbias += the sum of dy over pixels.
 struct Conv2dRule {
     p: Conv2dParams,
+    route: Route,
     x: Tensor,
     w: Tensor,
 }
@@ -97,20 +172,14 @@ struct Conv2dRule {
 impl Rule for Conv2dRule {
     fn backward(&self, rec: &mut Recording, dy: &[Option<Tensor>], needs: &[bool]) -> Result<Vec<Contribution>> {
         let Some(dy) = dy[0] else { return Ok(needs.iter().map(|_| Contribution::None).collect()) };
-        let Self { p, x, w } = *self;
+        let Self { p, route, x, w } = *self;
         let mut contributions = Vec::with_capacity(needs.len());
         contributions.push(if needs[0] {
-            let w_t = rec.transient("w_t", Shape::new([p.kh, p.kw, p.cout, p.cin]));
-            let matrix = p.cin * p.cout;
-            let taps = TransposeParams {
-                batch_outer: p.kh * p.kw,
-                x_outer: matrix,
-                y_outer: matrix,
-                ..TransposeParams::plain(p.cin, p.cout)
-            };
-            transpose(rec, &taps, &w, &w_t)?;
             let dx = rec.transient("conv2d_backward_input", x.shape);
-            rec.push(&CONV2D_BACKWARD_INPUT, &p, &[dy, w_t], &[dx], &[])?;
+            match route {
+                Route::Direct => backward_input(rec, p, &dy, &w, &dx)?,
+                Route::Winograd => winograd(rec, &dy, &w, None, true, &dx)?,
+            }
             Contribution::Whole(dx)
         } else {
             Contribution::None
@@ -140,4 +209,41 @@ pub fn examples() -> Result<Recording> {
     let y = conv2d(&mut tape, &y, &w3, None, Conv2dSpec { stride: 1, padding: Padding::RightBottom })?;
     let dy = own(&mut tape.rec, "dy", [2, 5, 4, 6]);
     Ok(tape.backward(&[(y, dy)])?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn chosen(x: [u32; 4], cout: u32, kernel: u32, stride: u32, padding: Padding) -> Route {
+        let mut rec = Recording::default();
+        let w = rec.transient("w", Shape::new([kernel, kernel, x[3], cout]));
+        let x = rec.transient("x", Shape::new(x));
+        Route::choose(&params(&x, &w, None, Conv2dSpec { stride, padding }).unwrap())
+    }
+
+    #[test]
+    fn the_route_follows_from_the_shape() {
+        let same = Padding::Symmetric(1);
+        assert_eq!(chosen([8, 32, 32, 64], 64, 3, 1, same), Route::Winograd);
+        assert_eq!(chosen([8, 31, 33, 32], 64, 3, 1, same), Route::Winograd);
+        assert_eq!(chosen([2, 7, 8, 64], 64, 3, 1, same), Route::Winograd);
+        for (x, cout, kernel, stride, padding) in [
+            ([8, 32, 32, 4], 64, 3, 1, same),
+            ([8, 32, 32, 64], 4, 3, 1, same),
+            ([8, 32, 32, 64], 64, 3, 2, same),
+            ([8, 32, 32, 64], 64, 3, 1, Padding::Symmetric(0)),
+            ([8, 32, 32, 64], 64, 3, 1, Padding::RightBottom),
+            ([8, 32, 32, 64], 64, 5, 1, Padding::Symmetric(2)),
+            ([8, 32, 32, 28], 64, 3, 1, same),
+            ([1, 8, 8, 64], 64, 3, 1, same),
+            // 16 x 8192 x 256 values are 128 MiB; then one tile more, and a weight of more.
+            ([1, 182, 182, 256], 64, 3, 1, same),
+            ([1, 16, 16, 2048], 2048, 3, 1, same),
+        ] {
+            assert_eq!(chosen(x, cout, kernel, stride, padding), Route::Direct, "{x:?} {cout} {kernel} {stride}");
+        }
+        assert_eq!(chosen([1, 128, 256, 256], 64, 3, 1, same), Route::Winograd);
+    }
 }

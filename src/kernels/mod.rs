@@ -15,6 +15,7 @@ pub mod optim;
 pub mod peak;
 pub mod pointwise;
 pub mod resample;
+pub mod winograd;
 
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
@@ -34,6 +35,7 @@ pub const EXAMPLES: &[fn() -> Result<Recording>] = &[
     attention::examples,
     matmul::examples,
     conv2d::examples,
+    winograd::examples,
     peak::examples,
 ];
 

@@ -14,6 +14,7 @@ pub mod norm;
 pub mod peak;
 pub mod pointwise;
 pub mod resample;
+pub mod winograd;
 
 /// One kernel call on the CPU. Buffers of u32 hold whole numbers in f64. Writes arrive filled with NaN.
 pub struct Call<'a> {
@@ -36,6 +37,7 @@ const FAMILIES: &[&[(&str, Twin)]] = &[
     pointwise::TWINS,
     gemm::TWINS,
     conv::TWINS,
+    winograd::TWINS,
     norm::TWINS,
     broadcast::TWINS,
     resample::TWINS,

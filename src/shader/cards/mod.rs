@@ -13,6 +13,7 @@ pub mod peak;
 pub mod pointwise;
 pub mod resample;
 mod tiles;
+pub mod winograd;
 
 use crate::shader::card::Card;
 
@@ -25,6 +26,7 @@ const FAMILIES: &[&[&Card]] = &[
     pointwise::CARDS,
     gemm::CARDS,
     conv::CARDS,
+    winograd::CARDS,
     norm::CARDS,
     broadcast::CARDS,
     resample::CARDS,
