@@ -29,7 +29,6 @@ fn conv2d_backward_input_subgroup(@builtin(workgroup_id) group: vec3<u32>, @buil
     let column = (tile - tile_m * tiles_n) * 8u + lane;
     let w_start = min(column, columns - 1u);
     let w_step = columns;
-    let w_last = w_start + (p.kh * p.kw * p.cout - 1u) * w_step;
     let high = p.in_h / ${PHASES}u;
     let wide = p.in_w / ${PHASES}u;
     var n = row / (p.in_h * p.in_w);
@@ -86,11 +85,13 @@ fn conv2d_backward_input_subgroup(@builtin(workgroup_id) group: vec3<u32>, @buil
 //% for r in range(R)
             let x${r} = select(0.0, dy[from${r} + c], valid${r});
 //% endfor
+//% set EIGHTS = true
 //% include "subgroup_rows.wgsl"
         }
     }
 //% else
     let terms = p.kh * p.kw * p.cout;
+    let w_last = w_start + (terms - 1u) * w_step;
     var at_w = w_start;
     for (var k = 0u; k < terms; k += 8u) {
         let term = min(k + lane, terms - 1u);
@@ -109,6 +110,7 @@ fn conv2d_backward_input_subgroup(@builtin(workgroup_id) group: vec3<u32>, @buil
         let from${r} = ((at_dy${r} + oy${r}) * p.out_w + ox${r}) * p.cout + channel;
         let x${r} = select(0.0, dy[select(0u, from${r}, valid${r})], valid${r});
 //% endfor
+//% set EIGHTS = false
 //% include "subgroup_rows.wgsl"
     }
 //% endif

@@ -61,7 +61,7 @@ fn conv2d_backward_weight_subgroup(@builtin(workgroup_id) group: vec3<u32>, @bui
             ix${q} += p.stride;
 //% endfor
 //% for r in range(R)
-            sum${r} += ${VECTOR}(subgroupBroadcast(x${r // 8}, ${r % 8}u)) * dy_o;
+            sum${r} = fma(${VECTOR}(subgroupBroadcast(x${r // 8}, ${r % 8}u)), dy_o, sum${r});
 //% endfor
         }
     }

@@ -28,7 +28,6 @@ fn conv2d_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
     let column = (tile - tile_m * tiles_n) * 8u + lane;
     let w_start = min(column, columns - 1u);
     let w_step = columns;
-    let w_last = w_start + (p.kh * p.kw * p.cin - 1u) * w_step;
     // Of each pixel: where its window starts (wrapping below 0 where it reaches into the padding).
     var n = row / (p.out_h * p.out_w);
     var oy = row / p.out_w - n * p.out_h;
@@ -72,11 +71,13 @@ fn conv2d_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
 //% for r in range(R)
             let x${r} = select(0.0, x[from${r} + c], valid${r});
 //% endfor
+//% set EIGHTS = true
 //% include "subgroup_rows.wgsl"
         }
     }
 //% else
     let terms = p.kh * p.kw * p.cin;
+    let w_last = w_start + (terms - 1u) * w_step;
     var at_w = w_start;
     for (var k = 0u; k < terms; k += 8u) {
         let term = min(k + lane, terms - 1u);
@@ -88,6 +89,7 @@ fn conv2d_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
         let valid${r} = k + lane < terms && real${r} && iy${r} + ky < p.in_h && ix${r} + kx < p.in_w;
         let x${r} = select(0.0, x[select(0u, at_x${r} + offset, valid${r})], valid${r});
 //% endfor
+//% set EIGHTS = false
 //% include "subgroup_rows.wgsl"
     }
 //% endif

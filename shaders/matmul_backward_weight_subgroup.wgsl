@@ -8,35 +8,60 @@
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
+//% if WINDOW
+@group(0) @binding(2) var<uniform> dy: array<vec4<f32>, ${WINDOW}>;
+//% else
 @group(0) @binding(2) var<storage, read> dy: array<${VECTOR}>;
+//% endif
 @group(0) @binding(3) var<storage, read_write> dw: array<${VECTOR}>;
 
 @compute @workgroup_size(8)
 fn matmul_backward_weight_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                                    @builtin(subgroup_invocation_id) lane: u32) {
     let p = params;
-    let tiles_k = (p.k + ${R - 1}u) / ${R}u;
     let tiles_n = (p.n + ${8 * V - 1}u) / ${8 * V}u;
-    let tile = group_index(group, groups);
-    let batch = tile / (tiles_k * tiles_n);
+    let tiles = (p.k + ${R - 1}u) / ${R}u * tiles_n;
+    let index = group_index(group, groups);
+//% if WINDOW
+    // This pass sums the rows of one matrix that are in the window: from `first` to `end`, the first held being `base`.
+    let held = ${4 * WINDOW}u / p.n;
+    let parts = (p.m + held - 1u) / held;
+    let batch = p.window / parts;
+    let first = (p.window - batch * parts) * held;
+    let end = min(first + held, p.m);
+    let base = min(first, p.m - held);
+    let tile = index;
+    if tile >= tiles {
+        return;
+    }
+//% else
+    let batch = index / tiles;
+    let first = 0u;
+    let end = p.m;
+    let tile = index - batch * tiles;
     if batch >= p.batch_outer * p.batch_inner {
         return;
     }
+//% endif
     let outer = batch / p.batch_inner;
     let inner = batch - outer * p.batch_inner;
-    let tile_k = (tile - batch * tiles_k * tiles_n) / tiles_n;
+    let tile_k = tile / tiles_n;
     let row = tile_k * ${R}u;
-    let column = (tile - (batch * tiles_k + tile_k) * tiles_n) * 8u + lane;
+    let column = (tile - tile_k * tiles_n) * 8u + lane;
     let columns = p.n / ${V}u;
-    let x_start = outer * p.x_outer + inner * p.x_inner;
+    let x_start = outer * p.x_outer + inner * p.x_inner + first * p.ldx;
 //% for q in range(R // 8)
     var at_x${q} = x_start + min(row + lane + ${8 * q}u, p.k - 1u);
 //% endfor
+//% if WINDOW
+    var at_dy = min(column, columns - 1u) + (first - base) * (p.ldy / ${V}u);
+//% else
     var at_dy = (outer * p.y_outer + inner * p.y_inner) / ${V}u + min(column, columns - 1u);
+//% endif
 //% for r in range(R)
     var sum${r} = ${VECTOR}();
 //% endfor
-    for (var m = 0u; m < p.m; m++) {
+    for (var m = first; m < end; m++) {
         let dy_m = dy[at_dy];
         at_dy += p.ldy / ${V}u;
 //% for q in range(R // 8)
@@ -44,7 +69,7 @@ fn matmul_backward_weight_subgroup(@builtin(workgroup_id) group: vec3<u32>, @bui
         at_x${q} += p.ldx;
 //% endfor
 //% for r in range(R)
-        sum${r} += ${VECTOR}(subgroupBroadcast(x${r // 8}, ${r % 8}u)) * dy_m;
+        sum${r} = fma(${VECTOR}(subgroupBroadcast(x${r // 8}, ${r % 8}u)), dy_m, sum${r});
 //% endfor
     }
     if column < columns {

@@ -9,7 +9,11 @@
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
+//% if WINDOW
+@group(0) @binding(2) var<uniform> w: array<vec4<f32>, ${WINDOW}>;
+//% else
 @group(0) @binding(2) var<storage, read> w: array<${VECTOR}>;
+//% endif
 @group(0) @binding(3) var<storage, read> bias: array<${VECTOR}>;
 @group(0) @binding(4) var<storage, read_write> y: array<${VECTOR}>;
 
@@ -17,34 +21,61 @@
 fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                            @builtin(subgroup_invocation_id) lane: u32) {
     let p = params;
-    let tiles_m = (p.m + ${R - 1}u) / ${R}u;
     let tiles_n = (p.n + ${8 * V - 1}u) / ${8 * V}u;
-    let tile = group_index(group, groups);
-    let batch = tile / (tiles_m * tiles_n);
+    let tiles = (p.m + ${R - 1}u) / ${R}u * tiles_n;
+    let index = group_index(group, groups);
+//% if WINDOW
+    // This pass sums the terms of one matrix that are in the window: from `first` to `end`, the first held being `base`.
+    let held = ${4 * WINDOW}u / p.n;
+    let parts = (p.k + held - 1u) / held;
+    let batch = p.window / parts;
+    let first = (p.window - batch * parts) * held;
+    let end = min(first + held, p.k);
+    let base = min(first, p.k - held);
+    let tile = index;
+    if tile >= tiles {
+        return;
+    }
+//% else
+    let batch = index / tiles;
+    let first = 0u;
+    let end = p.k;
+    let tile = index - batch * tiles;
     if batch >= p.batch_outer * p.batch_inner {
         return;
     }
+//% endif
     let outer = batch / p.batch_inner;
     let inner = batch - outer * p.batch_inner;
-    let tile_m = (tile - batch * tiles_m * tiles_n) / tiles_n;
+    let tile_m = tile / tiles_n;
     let row = tile_m * ${R}u;
-    let column = (tile - (batch * tiles_m + tile_m) * tiles_n) * 8u + lane;
+    let column = (tile - tile_m * tiles_n) * 8u + lane;
     let columns = p.n / ${V}u;
     let x_start = outer * p.x_outer + inner * p.x_inner;
-    let w_start = (outer * p.w_outer + inner * p.w_inner) / ${V}u + min(column, columns - 1u);
     let w_step = p.ldw / ${V}u;
-    let w_last = w_start + (p.k - 1u) * w_step;
-    var at_w = w_start;
+//% if WINDOW
+    var at_w = min(column, columns - 1u) + (first - base) * w_step;
+//% else
+    var at_w = (outer * p.w_outer + inner * p.w_inner) / ${V}u + min(column, columns - 1u);
+    let w_last = at_w + (p.k - 1u) * w_step;
+//% endif
 //% for r in range(R)
     let at_x${r} = x_start + min(row + ${r}u, p.m - 1u) * p.ldx;
     var sum${r} = ${VECTOR}();
 //% endfor
-    for (var k = 0u; k < p.k; k += 8u) {
+    for (var k = first; k < end; k += 8u) {
+//% if WINDOW
+//% for r in range(R)
+        let x${r} = x[at_x${r} + k + lane];
+//% endfor
+//% else
         let at = min(k + lane, p.k - 1u);
         let inside = k + lane < p.k;
 //% for r in range(R)
         let x${r} = select(0.0, x[at_x${r} + at], inside);
 //% endfor
+//% endif
+//% set EIGHTS = WINDOW > 0
 //% include "subgroup_rows.wgsl"
     }
     if column < columns {
@@ -55,7 +86,15 @@ fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
         let y_start = (outer * p.y_outer + inner * p.y_inner) / ${V}u + column;
 //% for r in range(R)
         if row + ${r}u < p.m {
+//% if WINDOW
+            var before${r} = offset;
+            if first != 0u {
+                before${r} = y[y_start + (row + ${r}u) * (p.ldy / ${V}u)];
+            }
+            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = before${r} + p.alpha * sum${r};
+//% else
             y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = p.alpha * sum${r} + offset;
+//% endif
         }
 //% endfor
     }

@@ -88,6 +88,45 @@ fn layer(b: &mut Bench, [m, k, n]: [u32; 3]) -> Result<Tensor> {
     matmul(&mut b.tape, &x, &w, bias.as_ref())
 }
 
+/// m, k, n, batches outer and inner: products whose second matrices, or for the weight whose dy, CPU rasterisers take in
+/// windows; one window a matrix, several, a last one that overlaps the one before it.
+const WINDOWED: [[u32; 5]; 12] = [
+    [1024, 32, 32, 1, 1],
+    [1100, 8, 128, 1, 1],
+    [1040, 264, 64, 1, 1],
+    [2049, 16, 96, 1, 1],
+    [513, 520, 32, 1, 1],
+    [700, 1032, 160, 1, 1],
+    [64, 256, 128, 1, 1],
+    [300, 64, 128, 3, 1],
+    [130, 128, 128, 16, 1],
+    [4099, 24, 32, 2, 1],
+    [257, 136, 256, 2, 2],
+    [515, 72, 64, 1, 3],
+];
+
+fn windowed(b: &mut Bench, [m, k, n, batch_outer, batch_inner]: [u32; 5]) -> Result<()> {
+    let matrices = batch_outer * batch_inner;
+    let (x, w) = (b.tensor("x", &[matrices, m, k]), b.tensor("w", &[matrices, k, n]));
+    let bias = (m % 2 == 1).then(|| b.tensor("bias", &[n]));
+    let y = b.tape.rec.transient("y", deme::shape::Shape::new([matrices, m, n]));
+    let p = MatmulParams {
+        batch_outer,
+        batch_inner,
+        x_outer: batch_inner * m * k,
+        x_inner: m * k,
+        w_outer: batch_inner * k * n,
+        w_inner: k * n,
+        y_outer: batch_inner * m * n,
+        y_inner: m * n,
+        alpha: 0.6,
+        ..MatmulParams::plain(m, n, k)
+    };
+    matmul_forward(&mut b.tape.rec, &p, &x, &w, bias.as_ref(), &y)?;
+    let dw = b.tensor("dw", &[matrices, k, n]);
+    matmul_backward_weight(&mut b.tape.rec, &p, &x, &y, &dw)
+}
+
 /// Images, heads, queries, keys, head size: scores, and values gathered by them, head by head without a copy.
 const HEADS: [[u32; 5]; 10] = [
     [1, 1, 1, 1, 1],
@@ -161,6 +200,9 @@ pub fn cases(f: &mut Family) {
     for shape in HEADS {
         f.case(&format!("images, heads, queries, keys, d = {shape:?}"), |b| heads(b, shape));
     }
+    for shape in WINDOWED {
+        f.case(&format!("m, k, n, batches = {shape:?}"), |b| windowed(b, shape));
+    }
     // Above 65,535 workgroups of every variant the grid folds into two dimensions; a large K.
     f.case("folded grid", |b| {
         let (x, w) = (b.tensor("x", &[1_060_000, 1]), b.tensor("w", &[1, 4]));
@@ -221,6 +263,9 @@ pub fn cases(f: &mut Family) {
             b.backward(&y)
         });
     }
+    for fault in WINDOW_FAULTS {
+        f.catches(fault, |b| windowed(b, [520, 264, 64, 1, 3]));
+    }
     for (word, _) in TOLERANCES {
         f.floor(word, 40);
     }
@@ -256,6 +301,20 @@ const FAULTS: &[Fault] = &[
     Fault::shader("nothing is transposed", "transpose", "transpose", "column * p.ldy", "column * p.ldx"),
     Fault::shader("every second row", "column_sum", "column_sum", "row++", "row += 2u"),
     Fault { name: "alpha off by 1e-3", word: "matmul_forward", kind: Kind::Call(alpha) },
+];
+
+/// In the passes over windows.
+const WINDOW_FAULTS: &[Fault] = &[
+    Fault::shader("only the last window", "matmul_forward", "matmul_forward_subgroup", "= before${r} +", "="),
+    Fault::shader("windows never overlap", "matmul_forward", "matmul_forward_subgroup", "(first - base) *", "0u *"),
+    Fault::shader(
+        "rows of another window",
+        "matmul_backward_weight",
+        "matmul_backward_weight_subgroup",
+        "(first - base) *",
+        "0u *",
+    ),
+    Fault::shader("one matrix for all", "matmul_forward", "matmul_forward_subgroup", "p.window / parts", "0u"),
 ];
 
 fn alpha(op: &mut Op) {

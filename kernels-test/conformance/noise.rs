@@ -9,7 +9,7 @@ use deme::kernels::ddim::{Predicts, coefficients, ddim_step};
 use deme::kernels::noise::{blocks_per_image, key, noise, q_sample};
 use deme::recording::{Op, Tensor};
 use deme::reference::noise::{normal_radius, normal_turn};
-use deme::shader::card::{Card, Class, Params, Variant};
+use deme::shader::card::{Card, Params, plain};
 use deme::shader::cards::noise::DdimStepParams;
 use deme::shader::cards::pointwise::CountParams;
 use deme::shape::{Shape, padded_channels};
@@ -187,14 +187,7 @@ fn batches_agree(f: &mut Family) {
 fn sweep(f: &mut Family) {
     const PIECE: u32 = 1 << 20;
     const SOURCE: &str = include_str!("noise_sweep.wgsl");
-    let variant = Variant {
-        stem: "noise_sweep",
-        source: SOURCE,
-        class: Class::Any,
-        constants: |_| Vec::new(),
-        fits: |_, _| true,
-        groups: |_| u64::from(PIECE / 64),
-    };
+    let variant = plain(("noise_sweep", SOURCE), |_| u64::from(PIECE / 64));
     let card: &'static Card = Box::leak(Box::new(Card {
         word: "noise_sweep",
         params: CountParams::FIELDS,

@@ -6,7 +6,9 @@ use super::harness::compare::{Twinned, U};
 use super::harness::fault::{Fault, Kind};
 use super::harness::{Family, Tolerance};
 use deme::kernels::conv2d::{Conv2dSpec, Padding, Route, conv2d_by};
-use deme::kernels::winograd::{winograd_input, winograd_output, winograd_weight};
+use deme::kernels::winograd::{
+    winograd_input, winograd_output, winograd_output_backward, winograd_weight, winograd_weight_backward,
+};
 use deme::recording::Op;
 use deme::reference::winograd::{self, A_T, B_T, G};
 use deme::shader::card::Params;
@@ -14,14 +16,19 @@ use deme::shader::cards::winograd::{WinogradParams, WinogradWeightParams};
 
 pub const TOLERANCES: &[(&str, Tolerance)] = &[
     ("winograd_weight", Tolerance::Custom(weight_bound)),
+    ("winograd_weight_backward", Tolerance::Custom(weight_backward_bound)),
     ("winograd_input", Tolerance::Custom(input_bound)),
     ("winograd_output", Tolerance::Custom(output_bound)),
+    ("winograd_output_backward", Tolerance::Custom(output_backward_bound)),
 ];
 
 /// Operations one after the other: halving is exact.
 pub const WEIGHT_STEPS: u32 = 4;
 pub const INPUT_STEPS: u32 = 2;
 pub const OUTPUT_STEPS: u32 = 5;
+/// Two sums of three terms, and the addition to dw.
+pub const WEIGHT_BACKWARD_STEPS: u32 = 5;
+pub const OUTPUT_BACKWARD_STEPS: u32 = 2;
 
 pub fn relative(steps: u32) -> f64 {
     (1.0 + 2.0 * U).powi(steps as i32) - 1.0
@@ -60,6 +67,18 @@ fn output_bound(t: &Twinned) -> Vec<Vec<f64>> {
     bound(t, OUTPUT_STEPS, |sums| winograd::output(p, &magnitudes(&A_T), &m, &bias, sums))
 }
 
+fn weight_backward_bound(t: &Twinned) -> Vec<Vec<f64>> {
+    let p = WinogradWeightParams::of(&t.op.params);
+    let mut sums = abs(&t.before[0]);
+    winograd::weight_backward(p, &magnitudes(&G), &abs(&t.reads[0]), &mut sums);
+    vec![sums.iter().map(|s| relative(WEIGHT_BACKWARD_STEPS) * s + TINY).collect()]
+}
+
+fn output_backward_bound(t: &Twinned) -> Vec<Vec<f64>> {
+    let p = WinogradParams::of(&t.op.params);
+    bound(t, OUTPUT_BACKWARD_STEPS, |sums| winograd::output_backward(p, &magnitudes(&A_T), &abs(&t.reads[0]), sums))
+}
+
 /// Batch, height, width, cin, cout.
 pub type Case = [u32; 5];
 
@@ -96,10 +115,19 @@ pub fn cases(f: &mut Family) {
         let [batch, height, width, cin, cout] = case;
         f.case(&format!("{case:?}"), |b| {
             let x = b.watched("x", &[batch, height, width, cin]);
-            let w = b.tensor("w", &[3, 3, cin, cout]);
+            let w = b.parameter("w", &[3, 3, cin, cout]);
             let bias = height.is_multiple_of(2).then(|| b.parameter("bias", &[cout]));
             let y = conv2d_by(&mut b.tape, &x, &w, bias.as_ref(), Conv2dSpec::same(3), Route::Winograd)?;
             b.backward(&y)
+        });
+    }
+    for case in SHAPES {
+        let [batch, width, height, cout, cin] = case;
+        f.case(&format!("gradients of the transforms, {case:?} turned"), |b| {
+            let (dy, du) = (b.tensor("dy", &[batch, height, width, cout]), b.tensor("du", &[16, cin, cout]));
+            let dw = b.tensor("dw", &[3, 3, cin, cout]);
+            winograd_output_backward(&mut b.tape.rec, &dy)?;
+            winograd_weight_backward(&mut b.tape.rec, &du, &dw)
         });
     }
     for case in [[1, 3, 4, 2, 3], [2, 4, 3, 4, 4], [1, 1, 1, 3, 2], [1, 5, 5, 2, 4]] {
@@ -136,6 +164,14 @@ pub fn cases(f: &mut Family) {
         let (m, y, bias) = (b.tensor("m", &[16, 4, 4]), b.tensor("y", &[1, 4, 4, 4]), b.tensor("bias", &[5]));
         winograd_output(&mut b.tape.rec, &m, Some(&bias), &y)
     });
+    f.rejects(&["winograd_weight_backward", "du [16, 4, 5]", "[3, 3, 4, 4]"], |b| {
+        let (du, dw) = (b.tensor("du", &[16, 4, 5]), b.tensor("dw", &[3, 3, 4, 4]));
+        winograd_weight_backward(&mut b.tape.rec, &du, &dw)
+    });
+    f.rejects(&["winograd_output_backward", "[1, 0, 4, 4]"], |b| {
+        let dy = b.tensor("dy", &[1, 0, 4, 4]);
+        winograd_output_backward(&mut b.tape.rec, &dy)
+    });
     for fault in FAULTS {
         f.catches(fault, |b| {
             let (w, x) = (b.tensor("w", &[3, 3, 8, 12]), b.tensor("x", &[2, 5, 6, 8]));
@@ -143,7 +179,10 @@ pub fn cases(f: &mut Family) {
             winograd_weight(&mut b.tape.rec, &w, false)?;
             let v = winograd_input(&mut b.tape.rec, &x)?;
             let bias = b.tensor("bias", &[8]);
-            winograd_output(&mut b.tape.rec, &v, Some(&bias), &x)
+            winograd_output(&mut b.tape.rec, &v, Some(&bias), &x)?;
+            winograd_output_backward(&mut b.tape.rec, &x)?;
+            let du = b.tensor("du", &[16, 8, 12]);
+            winograd_weight_backward(&mut b.tape.rec, &du, &w)
         });
     }
     for (word, _) in TOLERANCES {
@@ -168,6 +207,28 @@ const FAULTS: &[Fault] = &[
     Fault::shader("a sign of A", "winograd_output", "winograd_output", "m2${c} - m3${c}", "m2${c} + m3${c}"),
     Fault::shader("bias lost", "winograd_output", "winograd_output", "a03 + offset", "a03"),
     Fault::shader("past the last row", "winograd_output", "winograd_output", "top + 1u < p.height", "top < p.height"),
+    Fault::shader(
+        "a sign of A turned",
+        "winograd_output_backward",
+        "winograd_output_backward",
+        "= -d1${c}",
+        "= d1${c}",
+    ),
+    Fault::shader(
+        "a pixel beyond the last",
+        "winograd_output_backward",
+        "winograd_output_backward",
+        "], below);",
+        "], true);",
+    ),
+    Fault::shader(
+        "a sign of G turned",
+        "winograd_weight_backward",
+        "winograd_weight_backward",
+        "0.5 * (u1${c} - u2${c})",
+        "0.5 * (u1${c} + u2${c})",
+    ),
+    Fault::shader("gradient overwritten", "winograd_weight_backward", "winograd_weight_backward", "] += a", "] = a"),
     Fault { name: "odd width forgotten", word: "winograd_output", kind: Kind::Call(narrower) },
 ];
 

@@ -2,7 +2,7 @@
 //! stays within WebGPU's defaults and translates. Called by `host.rs`; needs no GPU.
 
 use deme::kernels::EXAMPLES;
-use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Variant};
+use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Variant, WINDOW_ELEMENTS};
 use deme::shader::{cards, template, translate};
 use naga::valid::{GlobalUse, ModuleInfo};
 use naga::{AddressSpace, Module, ScalarKind, TypeInner};
@@ -23,12 +23,15 @@ fn parameters() -> BTreeMap<&'static str, BTreeSet<Vec<u32>>> {
     of
 }
 
-/// The distinct texts of a variant over these parameters.
-fn renderings(variant: &Variant, parameters: &BTreeSet<Vec<u32>>) -> BTreeMap<Constants, String> {
+/// The distinct texts of a variant over these parameters, each with the binding that it takes in windows.
+fn renderings(variant: &Variant, parameters: &BTreeSet<Vec<u32>>) -> BTreeMap<Constants, (String, Option<usize>)> {
     let fitting = parameters.iter().filter(|p| (variant.fits)(p, &translate::LIMITS));
     fitting
-        .map(|p| (variant.constants)(p))
-        .map(|constants| (constants.clone(), template::render(variant, &constants).unwrap()))
+        .map(|p| ((variant.constants)(p), (variant.windows)(p).map(|w| w.binding)))
+        .map(|(constants, windowed)| {
+            let text = template::render(variant, &constants).unwrap();
+            (constants, (text, windowed))
+        })
         .collect()
 }
 
@@ -36,10 +39,11 @@ fn parse(text: &str) -> Result<(Module, ModuleInfo), String> {
     translate::parse("shader", text).map_err(|e| e.to_string())
 }
 
-/// `struct Params` is the card's: names, types, offsets, size.
-fn check_params(card: &Card, module: &Module) -> Result<(), String> {
-    let found = module.global_variables.iter().find(|(_, g)| g.space == AddressSpace::Uniform);
-    let (_, global) = found.ok_or("no uniform variable")?;
+/// `struct Params` is the card's: names, types, offsets, size; after them the window's number, where there are windows.
+fn check_params(card: &Card, windowed: Option<usize>, module: &Module) -> Result<(), String> {
+    let first = |g: &naga::GlobalVariable| g.binding.is_some_and(|b| b.binding == 0);
+    let found = module.global_variables.iter().find(|(_, g)| g.space == AddressSpace::Uniform && first(g));
+    let (_, global) = found.ok_or("no uniform variable at binding 0")?;
     let binding = global.binding.map(|b| (b.group, b.binding));
     if global.name.as_deref() != Some("params") || binding != Some((0, 0)) {
         return Err(format!("the uniform is {:?} at {binding:?}, not `params` at (0, 0)", global.name));
@@ -58,27 +62,36 @@ fn check_params(card: &Card, module: &Module) -> Result<(), String> {
             (m.name.clone().unwrap_or_default(), kind, m.offset)
         })
         .collect();
+    let fields = card.params.iter().map(|f| (f.name, f.kind)).chain(windowed.map(|_| ("window", FieldKind::U32)));
     let rust: Vec<_> =
-        (0..).zip(card.params).map(|(i, f): (u32, _)| (f.name.to_string(), Some(f.kind), 4 * i)).collect();
+        (0..).zip(fields).map(|(i, (name, kind)): (u32, _)| (name.to_string(), Some(kind), 4 * i)).collect();
     if wgsl != rust || *span != 4 * rust.len() as u32 {
         return Err(format!("struct Params is {wgsl:?}, its card says {rust:?}"));
     }
     Ok(())
 }
 
-/// Storage bindings are the card's: names, access, order, group 0; every variable is used.
-fn check_bindings(card: &Card, module: &Module, info: &ModuleInfo) -> Result<(), String> {
+/// Bindings are the card's: names, access, order, group 0, storage but for the one in windows; every variable is used.
+fn check_bindings(card: &Card, windowed: Option<usize>, module: &Module, info: &ModuleInfo) -> Result<(), String> {
     let mut wgsl = Vec::new();
     for (_, g) in module.global_variables.iter() {
-        if let AddressSpace::Storage { access } = g.space {
-            let b = g.binding.ok_or("storage without a binding")?;
-            wgsl.push((
-                b.binding,
-                b.group,
-                g.name.clone().unwrap_or_default(),
-                access.contains(naga::StorageAccess::STORE),
-            ));
+        let writable = match g.space {
+            AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
+            AddressSpace::Uniform => false,
+            _ => continue,
+        };
+        let b = g.binding.ok_or("storage without a binding")?;
+        if b.binding == 0 {
+            continue;
         }
+        let uniform = g.space == AddressSpace::Uniform;
+        if uniform != (windowed == Some(b.binding as usize - 1)) {
+            return Err(format!("binding {} is in {:?}, the one in windows is {windowed:?}", b.binding, g.space));
+        }
+        if uniform && module.types[g.ty].inner.size(module.to_ctx()) > 4 * WINDOW_ELEMENTS as u32 {
+            return Err(format!("binding {} is above 64 KiB", b.binding));
+        }
+        wgsl.push((b.binding, b.group, g.name.clone().unwrap_or_default(), writable));
     }
     wgsl.sort();
     let rust: Vec<_> =
@@ -102,7 +115,9 @@ fn check_bindings(card: &Card, module: &Module, info: &ModuleInfo) -> Result<(),
                 Access::Write => GlobalUse::WRITE,
                 Access::Update => GlobalUse::READ | GlobalUse::WRITE,
             };
-            if !usage.contains(wanted) || (b.access == Access::Write && usage.contains(GlobalUse::READ)) {
+            if !usage.contains(wanted)
+                || (b.access == Access::Write && windowed.is_none() && usage.contains(GlobalUse::READ))
+            {
                 return Err(format!("{name} is used as {usage:?}, its card says {:?}", b.access));
             }
         }
@@ -145,11 +160,11 @@ fn every_variant_is_well_formed_and_agrees_with_its_card() {
             if renderings.is_empty() {
                 failures.push(format!("{}: no example fits it (kernels::EXAMPLES)", variant.stem));
             }
-            for (constants, text) in &renderings {
+            for (constants, (text, windowed)) in &renderings {
                 texts += 1;
                 let result = parse(text).and_then(|(module, info)| {
-                    check_params(card, &module)?;
-                    check_bindings(card, &module, &info)?;
+                    check_params(card, *windowed, &module)?;
+                    check_bindings(card, *windowed, &module, &info)?;
                     check_entry(variant, &module)?;
                     translate::translate(&module, &info, variant.stem).map(|_| ()).map_err(|e| e.to_string())
                 });
@@ -171,8 +186,8 @@ fn a_wrong_shader_is_noticed() {
     let check = |from: &str, to: &str| -> Result<(), String> {
         assert!(text.contains(from), "{from}");
         let (module, info) = parse(&text.replace(from, to))?;
-        check_params(card, &module)?;
-        check_bindings(card, &module, &info)?;
+        check_params(card, None, &module)?;
+        check_bindings(card, None, &module, &info)?;
         check_entry(&card.variants[0], &module)
     };
     assert_eq!(check("y[i] =", "y[i] ="), Ok(()));

@@ -245,7 +245,11 @@ impl Gpu {
 
     /// Storage of `elements` zeros.
     pub fn storage(&self, label: &str, elements: u64) -> Result<Storage> {
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        // UNIFORM, because some kernels read a binding in windows.
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::UNIFORM
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST;
         Ok(Storage { buffer: self.create_buffer(label, 4 * elements, usage)?, elements })
     }
 

@@ -23,9 +23,12 @@ pub(super) struct Pipelines {
     made: HashMap<Key, Arc<Pipeline>>,
 }
 
-fn layout(device: &wgpu::Device, card: &Card) -> wgpu::BindGroupLayout {
-    let storage =
-        card.bindings.iter().map(|b| wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read });
+/// Storage bindings, but for the one that is taken in windows.
+fn layout(device: &wgpu::Device, card: &Card, windowed: Option<usize>) -> wgpu::BindGroupLayout {
+    let storage = card.bindings.iter().enumerate().map(|(i, b)| match windowed == Some(i) {
+        true => wgpu::BufferBindingType::Uniform,
+        false => wgpu::BufferBindingType::Storage { read_only: b.access == Access::Read },
+    });
     let types = std::iter::once(wgpu::BufferBindingType::Uniform).chain(storage);
     let entries: Vec<_> = (0..)
         .zip(types)
@@ -46,6 +49,7 @@ pub(super) fn pipeline(
     card: &Card,
     variant: &Variant,
     constants: Constants,
+    windowed: Option<usize>,
     checked: bool,
 ) -> Result<Arc<Pipeline>> {
     let stem = variant.stem;
@@ -57,7 +61,7 @@ pub(super) fn pipeline(
     let made = gpu.scoped(stem, 0, || {
         let device = gpu.device();
         let module = shader_module::compile(device, stem, wgsl, checked);
-        let layout = layout(device, card);
+        let layout = layout(device, card, windowed);
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(stem),
             bind_group_layouts: &[Some(&layout)],

@@ -9,7 +9,7 @@ use super::profile::{Clock, Marks};
 use super::staging::Staging;
 use crate::error::{Error, Result};
 use crate::recording::{BufferId, Recording, Role, Tensor, ZERO_ELEMENTS, ZERO_KEY, cost::Cost};
-use crate::shader::{Card, Class, Variant};
+use crate::shader::{Card, Class, Variant, Windows};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ const SUBMISSION_FLOPS: u64 = 100_000_000_000;
 
 pub(super) struct Dispatch {
     pipeline: Arc<Pipeline>,
-    bind_group: wgpu::BindGroup,
+    /// One a pass: more than one where a binding is taken in windows.
+    bind_groups: Vec<wgpu::BindGroup>,
     grid: [u32; 3],
     stem: &'static str,
 }
@@ -39,8 +40,10 @@ pub(super) struct Dispatch {
 impl Dispatch {
     pub(super) fn encode(&self, pass: &mut wgpu::ComputePass) {
         pass.set_pipeline(&self.pipeline.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+        for bind_group in &self.bind_groups {
+            pass.set_bind_group(0, bind_group, &[]);
+            pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+        }
     }
 }
 
@@ -106,6 +109,28 @@ fn split(recording: &Recording, class: Class) -> Vec<Range<usize>> {
     ranges
 }
 
+/// The params of every pass of every op, each in its slot; after those of a pass over a window, the window's number.
+fn arena<'a>(recording: &Recording, windows: impl Iterator<Item = &'a Option<Windows>>) -> Vec<u32> {
+    let mut words = Vec::new();
+    for (op, windows) in recording.ops.iter().zip(windows) {
+        for number in 0..windows.as_ref().map_or(1, |w| w.starts.len() as u32) {
+            let end = words.len() + PARAMS_STRIDE as usize / 4;
+            words.extend(&op.params);
+            words.push(number);
+            words.resize(end, 0);
+        }
+    }
+    words
+}
+
+/// Moves a bound range `by` bytes on, and gives it another size.
+fn shift(entry: &mut wgpu::BindGroupEntry, by: u64, size: Option<u64>) {
+    if let wgpu::BindingResource::Buffer(range) = &mut entry.resource {
+        range.offset += by;
+        range.size = size.and_then(std::num::NonZero::new).or(range.size);
+    }
+}
+
 impl Plan {
     /// Lowers a recording. Every external key must be in `externals`, large enough.
     pub fn new(gpu: &Gpu, recording: Recording, externals: &Externals, options: &PlanOptions) -> Result<Self> {
@@ -154,19 +179,21 @@ impl Plan {
 
     fn lower(&mut self, options: &PlanOptions) -> Result<()> {
         let gpu = self.gpu.clone();
-        let mut arena = vec![0u32; (self.recording.ops.len() as u64 * PARAMS_STRIDE / 4) as usize];
-        for (i, op) in self.recording.ops.iter().enumerate() {
-            let at = i * PARAMS_STRIDE as usize / 4;
-            arena[at..at + op.params.len()].copy_from_slice(&op.params);
-        }
+        let variants = self.recording.ops.iter().map(|op| {
+            let variant = choose(&gpu, op.card, &op.params, options.variant.as_deref())?;
+            Ok((variant, (variant.windows)(&op.params)))
+        });
+        let variants = variants.collect::<Result<Vec<_>>>()?;
+        let arena = arena(&self.recording, variants.iter().map(|(_, windows)| windows));
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let arena_bytes = (4 * arena.len() as u64).max(PARAMS_STRIDE);
         let arena_buffer = gpu.create_buffer("params", arena_bytes, usage)?;
         gpu.queue().write_buffer(&arena_buffer, 0, bytemuck::cast_slice(&arena));
-        for (i, op) in self.recording.ops.iter().enumerate() {
-            let variant = choose(&gpu, op.card, &op.params, options.variant.as_deref())?;
+        let mut slot = 0;
+        for (op, (variant, windows)) in self.recording.ops.iter().zip(variants) {
             let constants = (variant.constants)(&op.params);
-            let made = pipeline::pipeline(&gpu, op.card, variant, constants, options.checked)?;
+            let windowed = windows.as_ref().map(|w| w.binding);
+            let made = pipeline::pipeline(&gpu, op.card, variant, constants, windowed, options.checked)?;
             let groups = (variant.groups)(&op.params);
             let grid = fold(groups, gpu.wgpu_limits().max_compute_workgroups_per_dimension)
                 .filter(|_| groups > 0)
@@ -175,8 +202,8 @@ impl Plan {
                 binding: 0,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: &arena_buffer,
-                    offset: i as u64 * PARAMS_STRIDE,
-                    size: std::num::NonZero::new(4 * op.params.len() as u64),
+                    offset: 0,
+                    size: std::num::NonZero::new(4 * (op.params.len() + usize::from(windows.is_some())) as u64),
                 }),
             }];
             for (binding, (_, tensor)) in (1..).zip(op.tensors()) {
@@ -198,9 +225,20 @@ impl Plan {
                 });
             }
             let label = op.label();
-            let descriptor = wgpu::BindGroupDescriptor { label: Some(&label), layout: &made.layout, entries: &entries };
-            let bind_group = gpu.scoped(&label, 0, || gpu.device().create_bind_group(&descriptor))?;
-            self.dispatches.push(Dispatch { pipeline: made, bind_group, grid, stem: variant.stem });
+            let starts = windows.as_ref().map_or(vec![0], |w| w.starts.clone());
+            let mut bind_groups = Vec::new();
+            for start in starts {
+                let mut entries = entries.clone();
+                shift(&mut entries[0], slot * PARAMS_STRIDE, None);
+                if let Some(w) = &windows {
+                    shift(&mut entries[1 + w.binding], 4 * start, Some(4 * w.elements));
+                }
+                let layout = &made.layout;
+                let descriptor = wgpu::BindGroupDescriptor { label: Some(&label), layout, entries: &entries };
+                bind_groups.push(gpu.scoped(&label, 0, || gpu.device().create_bind_group(&descriptor))?);
+                slot += 1;
+            }
+            self.dispatches.push(Dispatch { pipeline: made, bind_groups, grid, stem: variant.stem });
         }
         Ok(())
     }
@@ -224,7 +262,7 @@ impl Plan {
 
     /// Dispatches of a replay.
     pub fn dispatches(&self) -> usize {
-        self.dispatches.len()
+        self.dispatches.iter().map(|d| d.bind_groups.len()).sum()
     }
 
     /// The kernel variant of each op, in order.

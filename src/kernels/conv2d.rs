@@ -3,7 +3,7 @@
 
 use super::matmul::{column_sum, matmul, summed_in_chunks, transpose};
 use super::own;
-use super::winograd::winograd;
+use super::winograd::{self, winograd};
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::conv::{CONV2D_BACKWARD_INPUT, CONV2D_BACKWARD_WEIGHT, CONV2D_FORWARD, Conv2dParams};
@@ -34,7 +34,7 @@ impl Conv2dSpec {
     }
 }
 
-/// How y and dx are computed; dw is always the plain sum.
+/// How y, dx and dw are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The sum over taps and channels.
@@ -184,7 +184,10 @@ impl Rule for Conv2dRule {
         } else {
             Contribution::None
         });
-        contributions.push(Contribution::Into(Box::new(move |rec, dw| backward_weight(rec, p, &x, &dy, &dw))));
+        contributions.push(Contribution::Into(Box::new(move |rec, dw| match route {
+            Route::Direct => backward_weight(rec, p, &x, &dy, &dw),
+            Route::Winograd => winograd::backward_weight(rec, &x, &dy, &dw),
+        })));
         if needs.len() == 3 {
             contributions.push(Contribution::Into(Box::new(move |rec, db| column_sum(rec, &dy, &db))));
         }

@@ -174,19 +174,20 @@ impl Rule for MatmulRule {
     }
 }
 
-/// Every kernel of this family, in tiles of every width and in chunks: [4100, 6] -> 32 -> 16 -> 5 columns.
+/// Every kernel of this family, in tiles of every width and in chunks: [4096, 6] -> 64 -> 32 -> 16 -> 5
+/// columns; the second product takes its matrix, and its gradient, in windows.
 pub fn examples() -> Result<Recording> {
     let mut tape = Tape::new(Recording::new("matmul"));
-    let x = own(&mut tape.rec, "x", [2, 2050, 6]);
+    let x = own(&mut tape.rec, "x", [2, 2048, 6]);
     let mut y = x;
-    for (k, n) in [(6, 32), (32, 16), (16, 5)] {
+    for (k, n) in [(6, 64), (64, 32), (32, 16), (16, 5)] {
         let [w, dw] = ["w", "dw"].map(|label| own(&mut tape.rec, &format!("{label}{n}"), [k, n]));
         let [b, db] = ["b", "db"].map(|label| own(&mut tape.rec, &format!("{label}{n}"), [n]));
         tape.parameter(w, dw);
         tape.parameter(b, db);
         y = matmul(&mut tape, &y, &w, Some(&b))?;
     }
-    let dy = own(&mut tape.rec, "dy", [2, 2050, 5]);
+    let dy = own(&mut tape.rec, "dy", [2, 2048, 5]);
     Ok(tape.backward(&[(y, dy)])?.0)
 }
 

@@ -1,13 +1,15 @@
 //! Winograd's convolution F(2x2, 3x3) (Lavin and Gray 2015): 16 products for 2x2 pixels of y where the sum has 36.
 //! Called by `kernels::conv2d`. Shapes: x [N, H, W, cin], w [3, 3, cin, cout], y [N, H, W, cout], T = N ceil(H/2) ceil(W/2).
 
-use super::matmul::matmul_forward;
+use super::matmul::{matmul_backward_weight, matmul_forward};
 use super::{count, own};
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::gemm::MatmulParams;
+use crate::shader::cards::pointwise::{CountParams, FILL_ZERO};
 use crate::shader::cards::winograd::{
-    PLACES, WINOGRAD_INPUT, WINOGRAD_OUTPUT, WINOGRAD_WEIGHT, WinogradParams, WinogradWeightParams,
+    PLACES, WINOGRAD_INPUT, WINOGRAD_OUTPUT, WINOGRAD_OUTPUT_BACKWARD, WINOGRAD_WEIGHT, WINOGRAD_WEIGHT_BACKWARD,
+    WinogradParams, WinogradWeightParams,
 };
 use crate::shape::Shape;
 
@@ -34,6 +36,19 @@ pub fn winograd_weight(rec: &mut Recording, w: &Tensor, turned: bool) -> Result<
     Ok(u)
 }
 
+/// dw += G^T dU G: du [16, cin, cout] -> dw [3, 3, cin, cout]
+pub fn winograd_weight_backward(rec: &mut Recording, du: &Tensor, dw: &Tensor) -> Result<()> {
+    let op = "winograd_weight_backward";
+    let [3, 3, cin, cout] = dw.shape.nhwc(op)? else {
+        return Err(Error::shape(op, format!("dw must be [3, 3, cin, cout], got {}", dw.shape)));
+    };
+    if du.shape != Shape::new([PLACES, cin, cout]) {
+        return Err(Error::shape(op, format!("du {} for dw {}", du.shape, dw.shape)));
+    }
+    count(op, du)?;
+    rec.push(&WINOGRAD_WEIGHT_BACKWARD, &WinogradWeightParams { cin, cout, turned: 0 }, &[*du], &[], &[*dw])
+}
+
 /// V = B^T d B: x [N, H, W, C] with one zero around -> v [16, T, C]
 pub fn winograd_input(rec: &mut Recording, x: &Tensor) -> Result<Tensor> {
     let (p, tiles) = tiled("winograd_input", x)?;
@@ -57,6 +72,37 @@ pub fn winograd_output(rec: &mut Recording, m: &Tensor, bias: Option<&Tensor>, y
     rec.push(&WINOGRAD_OUTPUT, &p, &[*m, bias], &[*y], &[])
 }
 
+/// dM = A dy A^T: dy [N, H, W, C] -> dm [16, T, C]
+pub fn winograd_output_backward(rec: &mut Recording, dy: &Tensor) -> Result<Tensor> {
+    let (p, tiles) = tiled("winograd_output_backward", dy)?;
+    let dm = rec.transient("winograd_output_backward", Shape::new([PLACES, tiles, p.channels]));
+    rec.push(&WINOGRAD_OUTPUT_BACKWARD, &p, &[*dy], &[dm], &[])?;
+    Ok(dm)
+}
+
+/// The layout of 16 products of v [16, tiles, cin] and u [16, cin, cout].
+fn products(tiles: u32, cout: u32, cin: u32) -> MatmulParams {
+    MatmulParams {
+        batch_outer: PLACES,
+        x_outer: tiles * cin,
+        w_outer: cin * cout,
+        y_outer: tiles * cout,
+        ..MatmulParams::plain(tiles, cout, cin)
+    }
+}
+
+/// dw += the gradient of y = x * w: dU = V^T dM at each place, then dw += G^T dU G.
+pub(super) fn backward_weight(rec: &mut Recording, x: &Tensor, dy: &Tensor, dw: &Tensor) -> Result<()> {
+    let v = winograd_input(rec, x)?;
+    let dm = winograd_output_backward(rec, dy)?;
+    let [_, tiles, cin] = v.shape.dims() else { return Err(Error::shape("winograd", format!("v {}", v.shape))) };
+    let (tiles, cin, cout) = (*tiles, *cin, dy.shape.last());
+    let du = rec.transient("winograd_weight_gradient", Shape::new([PLACES, cin, cout]));
+    rec.push(&FILL_ZERO, &CountParams { count: count("winograd", &du)? }, &[], &[du], &[])?;
+    matmul_backward_weight(rec, &products(tiles, cout, cin), &v, &dm, &du)?;
+    winograd_weight_backward(rec, &du, dw)
+}
+
 /// y = x * w + bias at stride 1 with one zero around; with w `turned`, x is dy and y is dx.
 pub(super) fn winograd(
     rec: &mut Recording,
@@ -72,14 +118,7 @@ pub(super) fn winograd(
     let (tiles, cin, cout) = (*tiles, *cin, y.shape.last());
     let m = rec.transient("winograd_products", Shape::new([PLACES, tiles, cout]));
     count("winograd", &m)?;
-    let products = MatmulParams {
-        batch_outer: PLACES,
-        x_outer: tiles * cin,
-        w_outer: cin * cout,
-        y_outer: tiles * cout,
-        ..MatmulParams::plain(tiles, cout, cin)
-    };
-    matmul_forward(rec, &products, &v, &u, None, &m)?;
+    matmul_forward(rec, &products(tiles, cout, cin), &v, &u, None, &m)?;
     winograd_output(rec, &m, bias, y)
 }
 
@@ -94,6 +133,9 @@ pub fn examples() -> Result<Recording> {
         let bias = own(&mut rec, &format!("bias{side}"), [cout]);
         let y = own(&mut rec, &format!("y{side}"), [2, side, side + 1, cout]);
         winograd(&mut rec, &x, &w, Some(&bias).filter(|_| !turned), turned, &y)?;
+        if !turned {
+            backward_weight(&mut rec, &x, &y, &w)?;
+        }
     }
     Ok(rec)
 }

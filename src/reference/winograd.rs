@@ -7,8 +7,13 @@ use super::{Call, Twin};
 use crate::shader::card::Params;
 use crate::shader::cards::winograd::{WinogradParams, WinogradWeightParams};
 
-pub const TWINS: &[(&str, Twin)] =
-    &[("winograd_weight", winograd_weight), ("winograd_input", winograd_input), ("winograd_output", winograd_output)];
+pub const TWINS: &[(&str, Twin)] = &[
+    ("winograd_weight", winograd_weight),
+    ("winograd_weight_backward", winograd_weight_backward),
+    ("winograd_input", winograd_input),
+    ("winograd_output", winograd_output),
+    ("winograd_output_backward", winograd_output_backward),
+];
 
 /// Lavin and Gray 2015, section 4.1.
 pub const G: [[f64; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
@@ -22,6 +27,11 @@ fn transformed<const R: usize, const C: usize>(t: &[[f64; C]; R], x: [[f64; C]; 
     from_fn(|i| from_fn(|j| entry(i, j)))
 }
 
+/// t^T
+fn turned<const R: usize, const C: usize>(t: &[[f64; C]; R]) -> [[f64; R]; C] {
+    from_fn(|i| from_fn(|j| t[j][i]))
+}
+
 /// u of w, with `g` in place of G.
 pub fn weight(p: WinogradWeightParams, g: &[[f64; 3]; 4], w: &[f64], u: &mut [f64]) {
     let (cin, cout, turned) = (p.cin as usize, p.cout as usize, p.turned != 0);
@@ -30,6 +40,15 @@ pub fn weight(p: WinogradWeightParams, g: &[[f64; 3]; 4], w: &[f64], u: &mut [f6
         let entries = transformed(g, from_fn(|r| from_fn(|c| tap(3 * r + c))));
         let to = if turned { o * cin + i } else { i * cout + o };
         entries.as_flattened().iter().enumerate().for_each(|(place, e)| u[place * cin * cout + to] = *e);
+    }
+}
+
+/// What du, by `g` in place of G, adds to dw.
+pub fn weight_backward(p: WinogradWeightParams, g: &[[f64; 3]; 4], du: &[f64], dw: &mut [f64]) {
+    let size = (p.cin * p.cout) as usize;
+    for i in 0..size {
+        let entries = transformed(&turned(g), from_fn(|r| from_fn(|c| du[(4 * r + c) * size + i])));
+        entries.as_flattened().iter().enumerate().for_each(|(tap, e)| dw[tap * size + i] += e);
     }
 }
 
@@ -70,8 +89,24 @@ pub fn output(p: WinogradParams, a_t: &[[f64; 4]; 2], m: &[f64], bias: &[f64], y
     }
 }
 
+/// dm of dy, with `a_t` in place of A^T.
+pub fn output_backward(p: WinogradParams, a_t: &[[f64; 4]; 2], dy: &[f64], dm: &mut [f64]) {
+    let (channels, tiles) = (p.channels as usize, p.tiles() as usize);
+    for (tile, channel) in (0..tiles).flat_map(|t| (0..channels).map(move |c| (t, c))) {
+        let at = |r: usize, c: usize| pixel(p, tile, r as i64, c as i64).map_or(0.0, |i| dy[i * channels + channel]);
+        let entries = transformed(&turned(a_t), from_fn(|r| from_fn(|c| at(r, c))));
+        for (place, e) in entries.as_flattened().iter().enumerate() {
+            dm[(place * tiles + tile) * channels + channel] = *e;
+        }
+    }
+}
+
 fn winograd_weight(c: &mut Call) {
     weight(WinogradWeightParams::of(c.params), &G, &c.reads[0], &mut c.writes[0]);
+}
+
+fn winograd_weight_backward(c: &mut Call) {
+    weight_backward(WinogradWeightParams::of(c.params), &G, &c.reads[0], &mut c.updates[0]);
 }
 
 fn winograd_input(c: &mut Call) {
@@ -80,4 +115,8 @@ fn winograd_input(c: &mut Call) {
 
 fn winograd_output(c: &mut Call) {
     output(WinogradParams::of(c.params), &A_T, &c.reads[0], &c.reads[1], &mut c.writes[0]);
+}
+
+fn winograd_output_backward(c: &mut Call) {
+    output_backward(WinogradParams::of(c.params), &A_T, &c.reads[0], &mut c.writes[0]);
 }

@@ -130,6 +130,28 @@ pub struct Variant {
     /// Number of workgroups; the plan folds it into a grid of at most 65,535 a dimension, and the shader unfolds it with
     /// `group_index` of `shared/index.wgsl`.
     pub groups: fn(&[u32]) -> u64,
+    /// Whether one of the read bindings is taken in windows for these parameters.
+    pub windows: fn(&[u32]) -> Option<Windows>,
+}
+
+/// A read binding that the shader sees as a uniform buffer, one window of it a dispatch: loads from uniform buffers cost
+/// CPU rasterisers less than half of loads from storage. The shader's Params end with one more word, `window`: which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Windows {
+    /// Which of the card's bindings, counted from 0.
+    pub binding: usize,
+    /// Elements of each window, at most `WINDOW_ELEMENTS`.
+    pub elements: u64,
+    /// First element of each; windows may overlap.
+    pub starts: Vec<u64>,
+}
+
+/// What every adapter binds as a uniform buffer: 64 KiB.
+pub const WINDOW_ELEMENTS: u64 = 16384;
+
+/// No binding is taken in windows.
+pub fn whole(_: &[u32]) -> Option<Windows> {
+    None
 }
 
 /// Everything about one kernel.
@@ -172,7 +194,15 @@ macro_rules! wgsl {
 
 /// A variant without text constants that fits everywhere: `groups` workgroups of a plain kernel.
 pub const fn plain(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) -> Variant {
-    Variant { stem: file.0, source: file.1, class: Class::Any, constants: |_| Vec::new(), fits: |_, _| true, groups }
+    Variant {
+        stem: file.0,
+        source: file.1,
+        class: Class::Any,
+        constants: |_| Vec::new(),
+        fits: |_, _| true,
+        groups,
+        windows: whole,
+    }
 }
 
 /// Workgroups of 64 invocations, one element each: the plain pointwise kernels.

@@ -6,4 +6,4 @@ pub mod cards;
 pub mod template;
 pub mod translate;
 
-pub use card::{Access, Binding, Card, Class, Constants, Field, FieldKind, Limits, Variant};
+pub use card::{Access, Binding, Card, Class, Constants, Field, FieldKind, Limits, Variant, Windows};

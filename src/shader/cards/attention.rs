@@ -2,7 +2,7 @@
 //! whose backward pass recomputes the weights from the log-sum-exp, by blocks of queries and of keys (no atomics).
 //! Built by `kernels::attention`; twins in `reference::attention`.
 
-use crate::shader::card::{Card, Class, Constants, Params, Variant, per64, plain, read, write};
+use crate::shader::card::{Card, Class, Constants, Params, Variant, per64, plain, read, whole, write};
 use crate::{params, wgsl};
 
 params! {
@@ -49,7 +49,15 @@ fn softmax_elements(words: &[u32]) -> u64 {
 }
 
 const fn softmax(file: (&'static str, &'static str), class: Class, groups: fn(&[u32]) -> u64) -> Variant {
-    Variant { stem: file.0, source: file.1, class, constants: softmax_constants, fits: |_, _| true, groups }
+    Variant {
+        stem: file.0,
+        source: file.1,
+        class,
+        constants: softmax_constants,
+        fits: |_, _| true,
+        groups,
+        windows: whole,
+    }
 }
 
 /// y = exp(x) / the row's sum of exp(x)
@@ -105,6 +113,7 @@ const fn tiled(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) ->
         constants: |w| vec![("CHUNKS", AttentionParams::of(w).size.div_ceil(TILE))],
         fits: |w, _| AttentionParams::of(w).size <= LARGEST_TILED_HEAD,
         groups,
+        windows: whole,
     }
 }
 
@@ -117,6 +126,7 @@ const fn naive(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) ->
         constants: |w| vec![("SIZE", AttentionParams::of(w).size.next_power_of_two().max(32))],
         fits: |_, _| true,
         groups,
+        windows: whole,
     }
 }
 

@@ -2,7 +2,7 @@
 //! Built by `kernels::conv2d`; twins in `reference::conv`.
 
 use super::tiles::{Lanes, Tile, lanes, subgroup, tile};
-use crate::shader::card::{Card, Class, Constants, Limits, Params, Variant, plain, read, update, write};
+use crate::shader::card::{Card, Class, Constants, Limits, Params, Variant, plain, read, update, whole, write};
 use crate::{params, wgsl};
 
 params! {
@@ -80,7 +80,7 @@ const fn tiled(
         let p = Conv2dParams::of(words);
         (p.cin | p.cout).is_multiple_of(4)
     };
-    Variant { stem: file.0, source: file.1, class: Class::Gpu, constants, fits, groups }
+    Variant { stem: file.0, source: file.1, class: Class::Gpu, constants, fits, groups, windows: whole }
 }
 
 fn forward_tile(words: &[u32]) -> Tile {

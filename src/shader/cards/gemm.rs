@@ -1,8 +1,10 @@
 //! Cards of the matrix products, the transpose and the column sum.
 //! Built by `kernels::matmul` (and `kernels::attention`); twins in `reference::gemm`.
 
-use super::tiles::{Lanes, Tile, lanes, subgroup, tile};
-use crate::shader::card::{Card, Class, Constants, Limits, Params, Variant, plain, read, update, write};
+use super::tiles::{Cut, Lanes, Tile, WINDOW_STEP, cut, lanes, subgroup, tile};
+use crate::shader::card::{
+    Card, Class, Constants, Limits, Params, Variant, Windows, plain, read, update, whole, write,
+};
 use crate::{params, wgsl};
 
 params! {
@@ -105,14 +107,45 @@ fn matmul_flops(words: &[u32]) -> u64 {
     2 * p.batch() * u64::from(p.m) * u64::from(p.n) * u64::from(p.k)
 }
 
-fn forward_lanes(words: &[u32]) -> Lanes {
-    let p = MatmulParams::of(words);
-    lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner)
+/// Products that make a pass over one window worth its dispatch: some 50 us on two cores.
+const PRODUCTS_A_PASS: u64 = 1 << 20;
+
+/// How each matrix [total, n] of a batch is taken in windows, where they start at whole steps and each makes a pass of
+/// enough products with `rows` others.
+fn windowed(p: &MatmulParams, total: u32, ld: u32, strides: u32, rows: u32) -> Option<Cut> {
+    let aligned = ld == p.n && strides.is_multiple_of(WINDOW_STEP);
+    cut(total, p.n).filter(|cut| aligned && u64::from(rows) * cut.elements() >= PRODUCTS_A_PASS)
 }
 
-fn weight_lanes(words: &[u32]) -> Lanes {
+/// The windows of all matrices, that start at these strides.
+fn windows(p: &MatmulParams, cut: Cut, outer: u32, inner: u32) -> Windows {
+    let row = |o: u32| (0..p.batch_inner).map(move |i| u64::from(o * outer) + u64::from(i * inner));
+    let matrices = (0..p.batch_outer).flat_map(row);
+    let starts = matrices.flat_map(|matrix| cut.starts().map(move |start| matrix + start)).collect();
+    Windows { binding: 1, elements: cut.elements(), starts }
+}
+
+/// Tile of the product, and the windows of w.
+fn forward_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
     let p = MatmulParams::of(words);
-    lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).whole_rows()
+    let cut = windowed(&p, p.k, p.ldw, p.w_outer | p.w_inner, p.m);
+    lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).windowed(cut)
+}
+
+/// Tile of dw, and the windows of dy.
+fn weight_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
+    let p = MatmulParams::of(words);
+    let cut = windowed(&p, p.m, p.ldy, p.y_outer | p.y_inner, p.k);
+    lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).whole_rows().windowed(cut)
+}
+
+fn window_constants((lanes, cut): (Lanes, Option<Cut>)) -> Constants {
+    [lanes.constants(), vec![Cut::constant(cut)]].concat()
+}
+
+/// Tiles of all passes, or, with windows, of each.
+fn tiles_a_pass(words: &[u32], (lanes, cut): (Lanes, Option<Cut>)) -> u64 {
+    lanes.tiles() * if cut.is_some() { 1 } else { MatmulParams::of(words).batch() }
 }
 
 /// A variant for GPUs, over vectors of 4 on all sides.
@@ -126,7 +159,7 @@ const fn tiled(
         let strides = p.x_outer | p.x_inner | p.w_outer | p.w_inner | p.y_outer | p.y_inner;
         (p.k | p.n | p.ldx | p.ldw | p.ldy | strides).is_multiple_of(4)
     };
-    Variant { stem: file.0, source: file.1, class: Class::Gpu, constants, fits, groups }
+    Variant { stem: file.0, source: file.1, class: Class::Gpu, constants, fits, groups, windows: whole }
 }
 
 fn forward_tile(words: &[u32]) -> Tile {
@@ -150,11 +183,17 @@ pub static MATMUL_FORWARD: Card = Card {
             |words| forward_tile(words).constants(),
             |words| MatmulParams::of(words).batch() * forward_tile(words).tiles(),
         ),
-        subgroup(
-            wgsl!("matmul_forward_subgroup"),
-            |words| forward_lanes(words).constants(),
-            |words| MatmulParams::of(words).batch() * forward_lanes(words).tiles(),
-        ),
+        Variant {
+            windows: |words| {
+                let p = MatmulParams::of(words);
+                forward_lanes(words).1.map(|cut| windows(&p, cut, p.w_outer, p.w_inner))
+            },
+            ..subgroup(
+                wgsl!("matmul_forward_subgroup"),
+                |words| window_constants(forward_lanes(words)),
+                |words| tiles_a_pass(words, forward_lanes(words)),
+            )
+        },
         plain(wgsl!("matmul_forward_v1"), |words| {
             let p = MatmulParams::of(words);
             (p.batch() * u64::from(p.m) * u64::from(p.n)).div_ceil(64)
@@ -174,11 +213,17 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
             |words| weight_tile(words).constants(),
             |words| MatmulParams::of(words).batch() * weight_tile(words).tiles(),
         ),
-        subgroup(
-            wgsl!("matmul_backward_weight_subgroup"),
-            |words| weight_lanes(words).constants(),
-            |words| MatmulParams::of(words).batch() * weight_lanes(words).tiles(),
-        ),
+        Variant {
+            windows: |words| {
+                let p = MatmulParams::of(words);
+                weight_lanes(words).1.map(|cut| windows(&p, cut, p.y_outer, p.y_inner))
+            },
+            ..subgroup(
+                wgsl!("matmul_backward_weight_subgroup"),
+                |words| window_constants(weight_lanes(words)),
+                |words| tiles_a_pass(words, weight_lanes(words)),
+            )
+        },
         plain(wgsl!("matmul_backward_weight_v1"), |words| {
             let p = MatmulParams::of(words);
             (p.batch() * u64::from(p.k) * u64::from(p.n)).div_ceil(64)

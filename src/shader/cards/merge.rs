@@ -1,7 +1,7 @@
 //! Card of the merge of task vectors (DeMe eq. 8).
 //! Built by `kernels::merge`; twin in `reference::merge`.
 
-use crate::shader::card::{Card, Class, Params, Variant, per64, read, write};
+use crate::shader::card::{Card, Class, Params, Variant, per64, read, whole, write};
 use crate::{params, wgsl};
 
 /// Base and experts are interleaved by chunks of this many elements, so that any number of experts is one binding.
@@ -31,6 +31,7 @@ pub static MERGE_TASK_VECTORS: Card = Card {
         constants: |_| vec![("CHUNK", CHUNK)],
         fits: |_, _| true,
         groups: |w| per64(MergeParams::of(w).count),
+        windows: whole,
     }],
     flops: |w| {
         let p = MergeParams::of(w);

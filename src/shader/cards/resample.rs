@@ -2,7 +2,7 @@
 //! Built by `kernels::resample`; twins in `reference::resample`.
 
 use super::norm::PIXELS_PER_LANE;
-use crate::shader::card::{Card, Class, Params, Variant, read, write};
+use crate::shader::card::{Card, Class, Params, Variant, read, whole, write};
 use crate::{params, wgsl};
 
 params! {
@@ -47,6 +47,7 @@ const fn upsample(file: (&'static str, &'static str)) -> Variant {
         constants: |w| vec![("WIDTH", width(&[UpsampleParams::of(w).channels]))],
         fits: |_, _| true,
         groups: upsample_groups,
+        windows: whole,
     }
 }
 
@@ -93,6 +94,7 @@ pub static CONCAT_CHANNELS: Card = Card {
         },
         fits: |_, _| true,
         groups: concat_groups,
+        windows: whole,
     }],
     flops: |_| 0,
 };
@@ -105,6 +107,7 @@ const fn slice(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) ->
         constants: |w| vec![("WIDTH", slice_width(w)), ("ROWS", PIXELS_PER_LANE)],
         fits: |_, _| true,
         groups,
+        windows: whole,
     }
 }
 

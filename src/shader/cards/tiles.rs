@@ -1,7 +1,7 @@
 //! Tiles of the matrix products and convolutions: which part of the output one workgroup computes.
 //! Called by `gemm` and `conv`.
 
-use crate::shader::card::{Class, Constants, Limits, Variant};
+use crate::shader::card::{Class, Constants, Limits, Variant, WINDOW_ELEMENTS, whole};
 
 /// A tile of the `_subgroup` variants: R rows of 8 lanes of V columns each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,15 @@ pub(super) fn lanes(rows: u32, columns: u32, strides: u32) -> Lanes {
 }
 
 impl Lanes {
+    /// Where columns come in fours, loads from a window cost so much less that more rows share one: twice as many, though
+    /// some sums leave the registers.
+    pub(super) fn windowed(self, cut: Option<Cut>) -> (Self, Option<Cut>) {
+        match cut {
+            Some(_) if self.v == 4 => (Self { r: self.rows.next_power_of_two().clamp(self.r, 16), ..self }, cut),
+            _ => (self, None),
+        }
+    }
+
     /// At least 8 rows, where each lane loads for one.
     pub(super) fn whole_rows(self) -> Self {
         Self { r: self.r.max(8), ..self }
@@ -38,6 +47,47 @@ impl Lanes {
     }
 }
 
+/// How a matrix [rows, columns] is taken in windows of whole rows (`shader::card::Windows`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Rows of each window, and of the matrix; the last window starts earlier where the one does not divide the other.
+    rows: u32,
+    total: u32,
+    columns: u32,
+}
+
+/// Windows start at multiples of 256 bytes: so many elements.
+pub(super) const WINDOW_STEP: u32 = 64;
+
+/// Rows from which a window of a larger matrix pays: each pass reads and writes the sums.
+const WINDOW_ROWS: u32 = 64;
+
+/// How [total, columns] is cut: one window where the matrix fits, else several of a power of two of rows, so that few sizes occur, each a pipeline.
+/// None where the matrix does not come in whole eights, or is too wide.
+pub(super) fn cut(total: u32, columns: u32) -> Option<Cut> {
+    let most = (WINDOW_ELEMENTS / u64::from(columns)).min(u64::from(total)) as u32;
+    let whole = total.is_multiple_of(8) && columns.is_multiple_of(8);
+    let rows = if most == total { total } else { 1 << most.max(1).ilog2() };
+    (whole && rows >= WINDOW_ROWS.min(total)).then_some(Cut { rows, total, columns })
+}
+
+impl Cut {
+    pub(super) fn elements(self) -> u64 {
+        u64::from(self.rows) * u64::from(self.columns)
+    }
+
+    /// Where the windows start, counted from the matrix's first element.
+    pub(super) fn starts(self) -> impl Iterator<Item = u64> {
+        let last = self.total - self.rows;
+        (0..self.total.div_ceil(self.rows)).map(move |i| u64::from((i * self.rows).min(last)) * u64::from(self.columns))
+    }
+
+    /// WINDOW: vectors of four in a window, or 0.
+    pub(super) fn constant(cut: Option<Self>) -> (&'static str, u32) {
+        ("WINDOW", cut.map_or(0, |cut| cut.rows * cut.columns / 4))
+    }
+}
+
 /// A variant for CPU rasterisers whose subgroups are 8 lanes.
 pub(super) const fn subgroup(
     file: (&'static str, &'static str),
@@ -45,7 +95,7 @@ pub(super) const fn subgroup(
     groups: fn(&[u32]) -> u64,
 ) -> Variant {
     let fits = |_: &[u32], limits: &Limits| limits.subgroup == 8;
-    Variant { stem: file.0, source: file.1, class: Class::Cpu, constants, fits, groups }
+    Variant { stem: file.0, source: file.1, class: Class::Cpu, constants, fits, groups, windows: whole }
 }
 
 /// A tile of the `_tiled` variants: TY x TX threads of RM rows x 4 columns each.

@@ -1,7 +1,8 @@
-//! Cards of the transforms of Winograd's convolution F(2x2, 3x3) (Lavin and Gray 2015): weight, input and output.
+//! Cards of the transforms of Winograd's convolution F(2x2, 3x3) (Lavin and Gray 2015): weight, input and output, and the
+//! gradients of the first and the last.
 //! Built by `kernels::winograd`; twins in `reference::winograd`.
 
-use crate::shader::card::{Card, Constants, Params, Variant, per64, plain, read, write};
+use crate::shader::card::{Card, Constants, Params, Variant, per64, plain, read, update, write};
 use crate::{params, wgsl};
 
 params! {
@@ -9,7 +10,8 @@ params! {
     pub struct WinogradWeightParams {
         pub cin: u32,
         pub cout: u32,
-        /// 1 where the taps are turned by 180 degrees and their matrices transposed: the input gradient's.
+        /// 1 where the taps are turned by 180 degrees and their matrices transposed: the input gradient's. The gradient
+        /// ignores it.
         pub turned: u32,
     }
 }
@@ -28,7 +30,7 @@ params! {
         pub height: u32,
         pub width: u32,
         pub channels: u32,
-        /// 1 where bias [channels] is added to y; the input's transform ignores it.
+        /// 1 where bias [channels] is added to y; the other transforms ignore it.
         pub has_bias: u32,
     }
 }
@@ -43,7 +45,8 @@ impl WinogradParams {
     }
 }
 
-pub const CARDS: &[&Card] = &[&WINOGRAD_WEIGHT, &WINOGRAD_INPUT, &WINOGRAD_OUTPUT];
+pub const CARDS: &[&Card] =
+    &[&WINOGRAD_WEIGHT, &WINOGRAD_WEIGHT_BACKWARD, &WINOGRAD_INPUT, &WINOGRAD_OUTPUT, &WINOGRAD_OUTPUT_BACKWARD];
 
 /// Four channels an invocation where their number allows it.
 fn width(channels: u32) -> u32 {
@@ -86,6 +89,24 @@ pub static WINOGRAD_WEIGHT: Card = Card {
     },
 };
 
+/// dw += G^T dU G
+pub static WINOGRAD_WEIGHT_BACKWARD: Card = Card {
+    word: "winograd_weight_backward",
+    params: WinogradWeightParams::FIELDS,
+    bindings: &[read("du"), update("dw")],
+    variants: &[Variant {
+        constants: |w| vec![("WIDTH", width(WinogradWeightParams::of(w).cout))],
+        ..plain(wgsl!("winograd_weight_backward"), |w| {
+            let p = WinogradWeightParams::of(w);
+            per64(p.cin * p.cout / width(p.cout))
+        })
+    }],
+    flops: |w| {
+        let p = WinogradWeightParams::of(w);
+        58 * u64::from(p.cin) * u64::from(p.cout)
+    },
+};
+
 /// V = B^T d B
 pub static WINOGRAD_INPUT: Card = Card {
     word: "winograd_input",
@@ -102,4 +123,13 @@ pub static WINOGRAD_OUTPUT: Card = Card {
     bindings: &[read("m"), read("bias"), write("y")],
     variants: &[Variant { constants: channels_width, ..plain(wgsl!("winograd_output"), tile_groups) }],
     flops: |w| tile_flops(w, 28),
+};
+
+/// dM = A dy A^T
+pub static WINOGRAD_OUTPUT_BACKWARD: Card = Card {
+    word: "winograd_output_backward",
+    params: WinogradParams::FIELDS,
+    bindings: &[read("dy"), write("dm")],
+    variants: &[Variant { constants: channels_width, ..plain(wgsl!("winograd_output_backward"), tile_groups) }],
+    flops: |w| tile_flops(w, 18),
 };
