@@ -12,6 +12,7 @@ mod conformance {
     mod attention_bounds;
     mod bisect;
     pub mod broadcast;
+    mod empty;
     pub mod loss;
     pub mod merge;
     pub mod model;

@@ -23,15 +23,16 @@ fn matmul_backward_weight_subgroup(@builtin(workgroup_id) group: vec3<u32>, @bui
     let tiles = (p.k + ${R - 1}u) / ${R}u * tiles_n;
     let index = group_index(group, groups);
 //% if WINDOW
-    // This pass sums the rows of one matrix that are in the window: from `first` to `end`, the first held being `base`.
-    let held = ${4 * WINDOW}u / p.n;
+    // This pass takes the window's matrices, or of one its rows in the window: `first` to `end`, the first held being `base`.
+    let held = ${4 * WINDOW // MATRICES}u / p.n;
     let parts = (p.m + held - 1u) / held;
-    let batch = p.window / parts;
-    let first = (p.window - batch * parts) * held;
+    let matrix = index / tiles;
+    let batch = p.window / parts * ${MATRICES}u + matrix;
+    let first = p.window % parts * held;
     let end = min(first + held, p.m);
     let base = min(first, p.m - held);
-    let tile = index;
-    if tile >= tiles {
+    let tile = index - matrix * tiles;
+    if matrix >= ${MATRICES}u {
         return;
     }
 //% else
@@ -54,7 +55,7 @@ fn matmul_backward_weight_subgroup(@builtin(workgroup_id) group: vec3<u32>, @bui
     var at_x${q} = x_start + min(row + lane + ${8 * q}u, p.k - 1u);
 //% endfor
 //% if WINDOW
-    var at_dy = min(column, columns - 1u) + (first - base) * (p.ldy / ${V}u);
+    var at_dy = min(column, columns - 1u) + (matrix * held + first - base) * (p.ldy / ${V}u);
 //% else
     var at_dy = (outer * p.y_outer + inner * p.y_inner) / ${V}u + min(column, columns - 1u);
 //% endif

@@ -25,15 +25,16 @@ fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
     let tiles = (p.m + ${R - 1}u) / ${R}u * tiles_n;
     let index = group_index(group, groups);
 //% if WINDOW
-    // This pass sums the terms of one matrix that are in the window: from `first` to `end`, the first held being `base`.
-    let held = ${4 * WINDOW}u / p.n;
+    // This pass takes the window's matrices, or of one its terms in the window: `first` to `end`, the first held being `base`.
+    let held = ${4 * WINDOW // MATRICES}u / p.n;
     let parts = (p.k + held - 1u) / held;
-    let batch = p.window / parts;
-    let first = (p.window - batch * parts) * held;
+    let matrix = index / tiles;
+    let batch = p.window / parts * ${MATRICES}u + matrix;
+    let first = p.window % parts * held;
     let end = min(first + held, p.k);
     let base = min(first, p.k - held);
-    let tile = index;
-    if tile >= tiles {
+    let tile = index - matrix * tiles;
+    if matrix >= ${MATRICES}u {
         return;
     }
 //% else
@@ -54,7 +55,7 @@ fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
     let x_start = outer * p.x_outer + inner * p.x_inner;
     let w_step = p.ldw / ${V}u;
 //% if WINDOW
-    var at_w = min(column, columns - 1u) + (first - base) * w_step;
+    var at_w = min(column, columns - 1u) + (matrix * held + first - base) * w_step;
 //% else
     var at_w = (outer * p.w_outer + inner * p.w_inner) / ${V}u + min(column, columns - 1u);
     let w_last = at_w + (p.k - 1u) * w_step;

@@ -89,20 +89,25 @@ fn layer(b: &mut Bench, [m, k, n]: [u32; 3]) -> Result<Tensor> {
 }
 
 /// m, k, n, batches outer and inner: products whose second matrices, or for the weight whose dy, CPU rasterisers take in
-/// windows; one window a matrix, several, a last one that overlaps the one before it.
-const WINDOWED: [[u32; 5]; 12] = [
-    [1024, 32, 32, 1, 1],
-    [1100, 8, 128, 1, 1],
+/// windows: one a matrix, several, a last one that overlaps the one before it.
+const WINDOWED: [[u32; 5]; 16] = [
+    [2048, 32, 32, 1, 1],
+    [2100, 8, 128, 1, 1],
     [1040, 264, 64, 1, 1],
     [2049, 16, 96, 1, 1],
     [513, 520, 32, 1, 1],
     [700, 1032, 160, 1, 1],
-    [64, 256, 128, 1, 1],
+    [128, 256, 128, 1, 1],
     [300, 64, 128, 3, 1],
     [130, 128, 128, 16, 1],
     [4099, 24, 32, 2, 1],
     [257, 136, 256, 2, 2],
     [515, 72, 64, 1, 3],
+    // Several matrices a window: 16, 4 of 12, 2 of 6, 3 that no power of two divides.
+    [128, 32, 32, 16, 1],
+    [136, 64, 64, 12, 1],
+    [176, 64, 96, 6, 1],
+    [2053, 32, 32, 3, 1],
 ];
 
 fn windowed(b: &mut Bench, [m, k, n, batch_outer, batch_inner]: [u32; 5]) -> Result<()> {
@@ -266,6 +271,7 @@ pub fn cases(f: &mut Family) {
     for fault in WINDOW_FAULTS {
         f.catches(fault, |b| windowed(b, [520, 264, 64, 1, 3]));
     }
+    f.catches(&ONE_MATRIX, |b| windowed(b, [128, 32, 32, 16, 1]));
     for (word, _) in TOLERANCES {
         f.floor(word, 40);
     }
@@ -306,16 +312,24 @@ const FAULTS: &[Fault] = &[
 /// In the passes over windows.
 const WINDOW_FAULTS: &[Fault] = &[
     Fault::shader("only the last window", "matmul_forward", "matmul_forward_subgroup", "= before${r} +", "="),
-    Fault::shader("windows never overlap", "matmul_forward", "matmul_forward_subgroup", "(first - base) *", "0u *"),
+    Fault::shader("windows never overlap", "matmul_forward", "matmul_forward_subgroup", "+ first - base)", ")"),
     Fault::shader(
         "rows of another window",
         "matmul_backward_weight",
         "matmul_backward_weight_subgroup",
-        "(first - base) *",
-        "0u *",
+        "+ first - base)",
+        ")",
     ),
     Fault::shader("one matrix for all", "matmul_forward", "matmul_forward_subgroup", "p.window / parts", "0u"),
 ];
+
+const ONE_MATRIX: Fault = Fault::shader(
+    "the window's first matrix for all",
+    "matmul_forward",
+    "matmul_forward_subgroup",
+    "matrix * held",
+    "0u",
+);
 
 fn alpha(op: &mut Op) {
     op.params = MatmulParams { alpha: 0.999, ..MatmulParams::of(&op.params) }.words();

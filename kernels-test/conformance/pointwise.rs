@@ -2,6 +2,7 @@
 //! Called by `conformance.rs`.
 
 use super::harness::case::POISON;
+use super::harness::compare::{Twinned, U};
 use super::harness::device::{GUARD, Words};
 use super::harness::fault::{Fault, Kind};
 use super::harness::{Family, Tolerance};
@@ -15,9 +16,37 @@ pub const TOLERANCES: &[(&str, Tolerance)] = &[
     ("scale", Tolerance::Ulp(1.0)),
     ("fill_zero", Tolerance::Exact),
     ("center", Tolerance::Ulp(1.0)),
-    ("silu_forward", Tolerance::Transcendental),
-    ("silu_backward", Tolerance::Transcendental),
+    ("silu_forward", Tolerance::Custom(silu_bound)),
+    ("silu_backward", Tolerance::Custom(silu_backward_bound)),
 ];
+
+/// sigmoid(x), and its relative error by WGSL's own bounds: exp is off by at most 3 + 2 |x| ULP, of which the sum passes on
+/// the share that is not 1; the sum by 1, the quotient by 2.5.
+fn sigmoid(x: f64) -> (f64, f64) {
+    let s = 1.0 / (1.0 + (-x).exp());
+    (s, 2.0 * U * ((3.0 + 2.0 * x.abs()) * (1.0 - s) + 3.5))
+}
+
+const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+
+fn silu_bound(t: &Twinned) -> Vec<Vec<f64>> {
+    let bound = |&x: &f64| {
+        let (s, error) = sigmoid(x);
+        (x * s).abs() * error + SMALLEST
+    };
+    vec![t.reads[0].iter().map(bound).collect()]
+}
+
+/// dy s f with f = 1 + x (1 - s): the error of s counts in the product and, absolute, in f; five roundings more.
+fn silu_backward_bound(t: &Twinned) -> Vec<Vec<f64>> {
+    let bound = |(&x, &dy): (&f64, &f64)| {
+        let (s, error) = sigmoid(x);
+        let term = x * (1.0 - s);
+        let of_f = x.abs() * s * error + 2.0 * U * (2.0 * term.abs() + (1.0 + term).abs());
+        (dy * s).abs() * ((1.0 + term).abs() * (error + 4.0 * U) + of_f) + SMALLEST
+    };
+    vec![t.reads[0].iter().zip(&t.reads[1]).map(bound).collect()]
+}
 
 /// One element, primes, one less and one more than workgroups and vectors, four extents.
 const SHAPES: &[&[u32]] = &[

@@ -25,7 +25,7 @@ fn malformed_configurations() {
         ("{", "line 1 column 1: EOF while parsing an object"),
         (r#"{"norm_eps": NaN}"#, "line 1 column 14: expected value"),
         (r#"{"norm_eps": 1e999}"#, "line 1 column 18: number out of range"),
-        (r#"{"norm_eps": -1}"#, "norm_eps: is -1, expected 0 or more"),
+        (r#"{"norm_eps": -1}"#, "norm_eps: is -1, expected a number above 0"),
         (r#"{"norm_eps": "small"}"#, r#"norm_eps: is "small", expected a finite number"#),
         (r#"{"layers_per_block": 2.5}"#, "layers_per_block: is 2.5, expected a whole number from 1 to 64"),
         (r#"{"layers_per_block": null}"#, "layers_per_block: is null, expected a whole number from 1 to 64"),

@@ -161,14 +161,14 @@ fn refused(place: &Place, more: &[&str], code: i32, text: &str) -> Ran {
 fn nonsense_is_refused_and_nothing_is_written() {
     let place = Place::new();
     for (option, code, text) in [
-        ("--lr=0", 2, "--lr is out of range"),
-        ("--p=1.5", 2, "--p is out of range"),
+        ("--lr=0", 2, "--lr 0 is out of range"),
+        ("--p=1.5", 2, "--p 1.5 is out of range"),
         ("--range=2", 2, "--range 2 names no expert of 2"),
         ("--range=1..0", 2, "--range 1..0 names no expert of 2"),
-        ("--clip=-1", 2, "--clip is out of range"),
-        ("--consistency=nan", 2, "--consistency is out of range"),
-        ("--betas=0.9", 2, "--betas is out of range"),
-        ("--ema-max-decay=1", 2, "--ema-max-decay is out of range"),
+        ("--clip=-1", 2, "--clip -1 is out of range"),
+        ("--consistency=nan", 2, "--consistency NaN is out of range"),
+        ("--betas=0.9", 2, "--betas 0.9 is out of range"),
+        ("--ema-max-decay=1", 2, "--ema-max-decay 1 is out of range"),
         ("--ranges=1001", 2, "1001 ranges over 1000 timesteps"),
         ("--steps=0", 2, "--steps"),
         ("--model=nowhere", 3, "nowhere"),
@@ -177,6 +177,10 @@ fn nonsense_is_refused_and_nothing_is_written() {
     ] {
         refused(&place, &[option], code, text);
     }
+    refused(&place, &["--clip", "1e-60"], 2, "--clip 0.000000");
+    // A negative number is a value, not an option.
+    refused(&place, &["--lr", "-1"], 2, "--lr -1 is out of range");
+    refused(&place, &["--seed", "-1"], 2, "invalid value '-1' for '--seed");
 }
 
 #[test]

@@ -60,11 +60,14 @@ fn stopping_by_signal_and_resuming_changes_nothing() {
 
 #[cfg(unix)]
 #[test]
-fn a_second_signal_ends_the_run_at_once() {
+fn a_second_run_in_the_folder_is_refused_and_a_second_signal_ends_the_first_at_once() {
     let place = Place::new();
-    let mut child = place.start("run", &["--steps", "100000", "--accumulate", "1000"]);
+    let long = ["--steps", "100000", "--accumulate", "1000"];
+    let mut child = place.start("run", &long);
     let run = place.run("run");
     assert!(wait_for(&mut child, || run.join("training/expert_0/metrics.jsonl").exists()));
+    let other = place.finetune("run", &[&long[..], &["--resume"]].concat()).exits(2);
+    assert!(other.err.contains("another deme works here"), "{}", other.err);
     signal(&child, "-INT");
     std::thread::sleep(Duration::from_millis(100));
     signal(&child, "-INT");

@@ -115,9 +115,10 @@ fn refusals_name_the_thing_and_write_nothing() {
     let before = snapshot(dir.path());
     let common = ["sample", "--model", &model, "--out", &out];
     let noise = path(&noise);
-    let cases: [(&[&str], i32, &str); 5] = [
+    let cases: [(&[&str], i32, &str); 6] = [
         (&["--noise", &noise], 3, "tensor noise: has the extents [1, 3, 8, 9], expected [N, 3, 8, 8]"),
         (&["--eta", "1.5"], 2, "eta is 1.5"),
+        (&["--save-tensor", "y.png"], 2, "is named as a picture"),
         (&["--steps", "2000"], 2, "2000 sampling steps, but the model has 1000 timesteps"),
         (&["--ensemble"], 2, "--experts"),
         (&["--adapter", "no such GPU"], 2, "no adapter matches no such GPU"),

@@ -110,6 +110,20 @@ fn refusals_name_the_thing_and_write_nothing() {
     let before = snapshot(dir.path());
     let ran = search(&base, slice::from_ref(&base), &data, &out, &["--step", "0"]).exits(2);
     assert!(ran.err.contains("a grid from 0 to 1 in steps of 0"), "{}", ran.err);
+    for (grid, text) in [
+        (["--step", "1e-15", "--fine", "1"], "weights are multiples of 0.000001"),
+        (["--step", "1", "--fine", "1e-300"], "weights are multiples of 0.000001"),
+        (["--high", "1e300", "--step", "1"], "candidates by --step"),
+        (["--step", "1", "--fine", "0.000001"], "candidates by --fine"),
+    ] {
+        let ran = search(&base, slice::from_ref(&base), &data, &out, &grid).exits(2);
+        assert!(ran.err.contains(text), "{}", ran.err);
+    }
+    let ran = search(&base, slice::from_ref(&base), &data, &base.join("search"), &[]).exits(2);
+    assert!(ran.err.contains("a model that is being read"), "{}", ran.err);
+    let file = data.join("00.png");
+    let ran = search(&base, slice::from_ref(&base), &data, &file, &[]).exits(2);
+    assert!(ran.err.contains("is a file"), "{}", ran.err);
     let ran = search(&base, &[dir.path().join("nobody")], &data, &out, &[]).exits(3);
     assert!(ran.err.contains("nobody"), "{}", ran.err);
     let (base, data) = (path(&base), path(&data));

@@ -26,7 +26,7 @@ pub struct MergeArgs {
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     pub(super) experts: Vec<PathBuf>,
     /// One weight an expert, in the experts' order, such as --weights=0.3,-0.2
-    #[arg(long, value_name = "W", required = true, num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "W", required = true, num_args = 1.., value_delimiter = ',')]
     pub(super) weights: Vec<f64>,
     /// The folder to write; it must not exist, or be empty
     #[arg(long, value_name = "DIR")]

@@ -16,7 +16,7 @@ pub mod sample;
 pub mod search;
 pub mod terminal;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::Result;
 use crate::gpu::AdapterChoice;
@@ -74,10 +74,23 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
+/// Every option takes negative numbers, so that an error is about the number and not about a missing option.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let open = |arg: clap::Arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    command.mut_args(open).mut_subcommands(with_negative_numbers)
+}
+
 impl Cli {
+    fn from_command_line() -> clap::error::Result<Self> {
+        Self::from_arg_matches(&with_negative_numbers(Self::command()).try_get_matches()?)
+    }
+
     /// The command line, or, once help, the version or a usage error is printed, the exit code.
     pub fn parse_arguments() -> std::result::Result<Self, u8> {
-        Self::try_parse().map_err(|e| {
+        Self::from_command_line().map_err(|e| {
             // A closed pipe is the only way to fail, and then nobody reads.
             let _ = e.print();
             u8::try_from(e.exit_code()).unwrap_or(2)

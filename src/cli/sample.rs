@@ -30,12 +30,12 @@ pub struct SampleArgs {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     steps: u32,
     /// Noise added at each step: 0 is deterministic, 1 is as much as DDPM
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.0)]
     eta: f64,
     /// Timesteps: leading, trailing and linspace as in diffusers, quad as in the DDIM paper [default: the model's]
     #[arg(long, value_name = "NAME", value_parser = ["leading", "trailing", "linspace", "quad"])]
     spacing: Option<String>,
-    /// Picture k of a seed is the same whatever --num and --batch are
+    /// Picture k of a seed is the same whatever --num and --batch are, but for rounding
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Pictures at once
@@ -77,6 +77,12 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
     let model = &judged.model;
     let [h, w] = model.sides()?;
     let channels = model.config.in_channels;
+    if ![1, 3].contains(&channels) {
+        let config = &model.folder.unet_config.path;
+        let hint = "pictures have 1 or 3 channels; latents need a decoder, which deme does not have";
+        let (path, key) = (config.clone(), "in_channels".to_owned());
+        return Err(Error::Unsupported { path, key, value: channels.to_string(), hint: hint.to_owned() });
+    }
     let noise = args.noise.as_deref().map(|path| read_noise(path, [channels, h, w])).transpose()?;
     let num = match (&noise, args.num) {
         (None, num) => num.unwrap_or(16),
@@ -95,6 +101,10 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
     steps.iter().try_for_each(|&step| model.schedule.ddim_step(step, args.eta).map(drop))?;
     let destination = Destination::new(&args.out, num)?;
     args.save_tensor.as_deref().map(|path| check_new_file(path, "--save-tensor")).transpose()?;
+    if let Some(path) = args.save_tensor.as_ref().filter(|path| path.extension().is_some_and(|e| e == "png")) {
+        let message = format!("--save-tensor {} is named as a picture", path.display());
+        return Err(Error::usage(message, "name it .safetensors"));
+    }
     if args.save_tensor.as_ref() == Some(&args.out) {
         let message = format!("--out and --save-tensor are both {}", args.out.display());
         return Err(Error::usage(message, "the picture and the tensor are two files"));

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::atomic;
 use crate::io::hash::{self, Hash};
+use crate::io::lock;
 use crate::io::source::TensorSource;
 use crate::model::unet::Projections;
 use crate::nn::{Role, Slabs};
@@ -42,10 +43,10 @@ pub struct SearchArgs {
     #[arg(long, default_value = "grid", value_parser = ["grid"])]
     method: String,
     /// Smallest weight
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.0)]
     low: f64,
     /// Largest weight
-    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1.0)]
     high: f64,
     /// Step of the first pass
     #[arg(long, default_value_t = 0.5)]
@@ -103,12 +104,19 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
         let message = format!("{} exists: this search is done", merged.display());
         return Err(Error::usage(message, "give another --out, or move the merged model away to search on"));
     }
+    if args.out.is_file() {
+        return Err(Error::usage(format!("{} is a file", args.out.display()), "give a folder for --out"));
+    }
     let images_of_pairs: Vec<usize> = pairs.iter().map(|p| p.image).collect();
     let models: Vec<&Pretrained> = std::iter::once(&model).chain(&experts).collect();
+    for input in &models {
+        input.folder.check_output(&merged)?;
+    }
     let header = identity(args, &grid, &models, &dataset, &images)?;
 
     let gpu = Gpu::open(&global.choice())?;
     std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
+    let _lock = lock::exclusive(&args.out)?;
     let mut table = Table::open(&args.out.join("table.jsonl"), &header)?;
     if !table.rows.is_empty() {
         global.note(format_args!("{} candidates are in the table already", table.rows.len()));

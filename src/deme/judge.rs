@@ -8,7 +8,7 @@ use crate::kernels::merge;
 use crate::nn::params::{ParamLayout, SLAB_ELEMENTS};
 use crate::nn::slabs::host_slab;
 use crate::nn::{Role, Slabs};
-use crate::recording::{ALIGN, Recording, Tensor};
+use crate::recording::{Recording, Tensor};
 use crate::shape::{DType, Shape};
 
 /// Reads a tensor of model `i` in the file's layout; model 0 is the base, then the experts.
@@ -28,7 +28,7 @@ impl Merger {
         let mut externals = Externals::new();
         theta.bind_as(Role::Theta, &mut externals);
         // All models of a piece are bound at once, so a piece is a slab's size in all.
-        let piece = (SLAB_ELEMENTS / (u64::from(experts) + 1) / ALIGN * ALIGN) as usize;
+        let piece = merge::piece(u64::from(experts) + 1, SLAB_ELEMENTS) as usize;
         for i in 0..layout.slabs.len() {
             let host: Vec<Vec<f32>> = (0..=experts as usize)
                 .map(|model| host_slab(layout, i, &|name: &str| read(model, name)))

@@ -20,7 +20,7 @@ pub struct Grid {
 }
 
 /// More candidates than this are a mistake in the settings.
-const MOST_CANDIDATES: usize = 1_000_000;
+const MOST_CANDIDATES: f64 = 1e6;
 
 /// Weights are multiples of this, so that equal candidates are equal bit for bit.
 const QUANTUM: f64 = 1e-6;
@@ -37,8 +37,13 @@ fn product(axes: &[Vec<f64>]) -> Vec<Vec<f64>> {
     })
 }
 
+/// Whole steps in `length`, as a number that cannot overflow.
+fn steps(length: f64, step: f64) -> f64 {
+    (length / step + 1e-9).floor()
+}
+
 fn axis(low: f64, high: f64, step: f64) -> Vec<f64> {
-    let count = ((high - low) / step + 1e-9).floor() as usize + 1;
+    let count = steps(high - low, step) as usize + 1;
     (0..count).map(|i| quantised(low + i as f64 * step)).collect()
 }
 
@@ -50,10 +55,17 @@ impl Grid {
                 format!("a grid from {} to {} in steps of {} and {}", self.low, self.high, self.step, self.fine);
             return Err(Error::usage(message, "low must not be above high, and steps must be positive"));
         }
-        let points = axis(self.low, self.high, self.step).len() as f64;
-        if points.powi(n as i32) > MOST_CANDIDATES as f64 {
-            let message = format!("{points}^{n} candidates");
-            return Err(Error::usage(message, "take a larger --step, or a narrower range"));
+        if self.step < QUANTUM || self.fine < QUANTUM {
+            let message = format!("steps of {} and {}", self.step, self.fine);
+            return Err(Error::usage(message, format!("weights are multiples of {QUANTUM}: take larger steps")));
+        }
+        let coarse = steps(self.high - self.low, self.step) + 1.0;
+        let fine = if self.fine < self.step { 2.0 * steps(self.step, self.fine) + 1.0 } else { 0.0 };
+        for (points, option) in [(coarse, "--step"), (fine, "--fine")] {
+            if points.powi(n as i32) > MOST_CANDIDATES {
+                let message = format!("{points}^{n} candidates by {option}");
+                return Err(Error::usage(message, format!("take a larger {option}, or a narrower range")));
+            }
         }
         Ok(())
     }
@@ -74,7 +86,7 @@ impl Grid {
             return Vec::new();
         }
         let around = |&w: &f64| {
-            let steps = (self.step / self.fine + 1e-9).floor() as i64;
+            let steps = steps(self.step, self.fine) as i64;
             let points = (-steps..=steps).map(|i| quantised(w + i as f64 * self.fine));
             points.filter(|&w| w >= self.low - QUANTUM && w <= self.high + QUANTUM).collect::<Vec<_>>()
         };

@@ -3,7 +3,7 @@
 //! Called by `plan` and by `--dry-run`.
 
 use crate::error::{Error, Result};
-use crate::recording::{BufferId, Recording, Role};
+use crate::recording::{BufferId, Op, Recording, Role};
 use crate::shader::Access;
 use std::collections::HashMap;
 
@@ -43,10 +43,17 @@ pub fn inputs(recording: &Recording) -> (HashMap<BufferId, u64>, u64) {
     (at, words.max(INPUT_ALIGN))
 }
 
+/// Dispatches of an op: by the variant that has most.
+fn passes(op: &Op) -> u64 {
+    let windows = op.card.variants.iter().filter_map(|variant| (variant.windows)(&op.params));
+    windows.map(|windows| windows.starts.len() as u64).max().unwrap_or(1)
+}
+
 /// Bytes that a plan of this recording takes beside external storage: activations, inputs with their staging, params.
 pub fn plan_bytes(recording: &Recording) -> Result<u64> {
     let staged = 4 * inputs(recording).1 * (1 + STAGING_SLOTS as u64);
-    Ok(assign(recording)?.transient_bytes() + staged + PARAMS_STRIDE * (recording.ops.len() as u64).max(1))
+    let passes: u64 = recording.ops.iter().map(passes).sum();
+    Ok(assign(recording)?.transient_bytes() + staged + PARAMS_STRIDE * passes.max(1))
 }
 
 /// Bytes of the buffer through which `largest` bytes are read back.

@@ -6,7 +6,7 @@
 
 use super::adapter::AdapterSummary;
 use super::shader_module;
-use crate::io::{atomic, hash};
+use crate::io::{atomic, hash, lock};
 use crate::shader::template;
 use std::path::PathBuf;
 
@@ -50,7 +50,10 @@ impl Drop for PipelineCache {
         let Some(data) = self.cache.get_data().filter(|data| data.len() > self.loaded) else { return };
         let Some(folder) = self.path.parent() else { return };
         // Best effort: the next run compiles what is not there.
-        if std::fs::create_dir_all(folder).is_ok() {
+        // While another process writes, its file will do.
+        if std::fs::create_dir_all(folder).is_ok()
+            && let Ok(_lock) = lock::exclusive(folder.parent().unwrap_or(folder))
+        {
             let _ = atomic::write(&self.path, &data);
         }
     }

@@ -61,6 +61,13 @@ pub struct NewWeights<'a> {
     pub about: Option<&'a Map<String, Value>>,
 }
 
+/// Whether `out`, which need not exist, lies in the folder `dir`.
+pub fn inside(out: &Path, dir: &Path) -> bool {
+    let folders = out.ancestors().skip(1).map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a });
+    let above = folders.into_iter().find_map(|a| a.canonicalize().ok());
+    matches!((above, dir.canonicalize()), (Some(above), Ok(dir)) if above.starts_with(&dir))
+}
+
 impl ModelFolder {
     pub fn open(dir: &Path) -> Result<Self> {
         atomic::recover(dir)?;
@@ -140,13 +147,7 @@ impl ModelFolder {
             let message = format!("{} is the model that is being read", out.display());
             return Err(Error::usage(message, "write to another folder"));
         }
-        let above = out
-            .ancestors()
-            .skip(1)
-            .find_map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }.canonicalize().ok());
-        if let (Some(above), Ok(dir)) = (above, self.dir.canonicalize())
-            && above.starts_with(&dir)
-        {
+        if inside(out, &self.dir) {
             let message = format!("{} is inside {}, a model that is being read", out.display(), self.dir.display());
             return Err(Error::usage(message, "write to another folder"));
         }

@@ -7,6 +7,7 @@ pub mod hash;
 pub mod image;
 pub mod json;
 pub mod layout;
+pub mod lock;
 pub mod names;
 pub mod pickle;
 pub mod png;

@@ -81,7 +81,7 @@ const ROWS_PER_SUM: u32 = 256;
 /// y [cols] += the sum of the rows of x, seen as a matrix of as many columns.
 pub fn column_sum(rec: &mut Recording, x: &Tensor, y: &Tensor) -> Result<()> {
     let cols = y.elements();
-    if cols == 0 || !x.elements().is_multiple_of(cols) || x.elements() > u64::from(u32::MAX) {
+    if cols == 0 || x.elements() == 0 || !x.elements().is_multiple_of(cols) || x.elements() > u64::from(u32::MAX) {
         return Err(Error::shape("column_sum", format!("{} has no rows of {}", x.shape, y.shape)));
     }
     let (rows, cols) = ((x.elements() / cols) as u32, cols as u32);
@@ -174,13 +174,13 @@ impl Rule for MatmulRule {
     }
 }
 
-/// Every kernel of this family, in tiles of every width and in chunks: [4096, 6] -> 64 -> 32 -> 16 -> 5
+/// Every kernel of this family, in tiles of every width and in chunks: [4096, 6] -> 128 -> 32 -> 16 -> 5
 /// columns; the second product takes its matrix, and its gradient, in windows.
 pub fn examples() -> Result<Recording> {
     let mut tape = Tape::new(Recording::new("matmul"));
     let x = own(&mut tape.rec, "x", [2, 2048, 6]);
     let mut y = x;
-    for (k, n) in [(6, 64), (64, 32), (32, 16), (16, 5)] {
+    for (k, n) in [(6, 128), (128, 32), (32, 16), (16, 5)] {
         let [w, dw] = ["w", "dw"].map(|label| own(&mut tape.rec, &format!("{label}{n}"), [k, n]));
         let [b, db] = ["b", "db"].map(|label| own(&mut tape.rec, &format!("{label}{n}"), [n]));
         tape.parameter(w, dw);

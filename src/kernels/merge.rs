@@ -11,6 +11,12 @@ pub fn interleaved_elements(models: u64, count: u64) -> u64 {
     models * count.next_multiple_of(u64::from(CHUNK))
 }
 
+/// Elements of each of `models` models that can be merged at once where all of them together have `room` elements.
+pub fn piece(models: u64, room: u64) -> u64 {
+    let chunk = u64::from(CHUNK);
+    (room / models / chunk).max(1) * chunk
+}
+
 /// Base and experts, equally long, chunk by chunk; the last chunk is padded with zeros.
 pub fn interleave(models: &[Vec<f32>]) -> Result<Vec<f32>> {
     let n = models.first().map_or(0, Vec::len);
@@ -54,4 +60,17 @@ pub fn examples() -> Result<Recording> {
     let merged = own(&mut rec, "merged", [CHUNK + 100]);
     merge_task_vectors(&mut rec, &models, &weights, &merged)?;
     Ok(rec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_of_every_model_fits_the_room() {
+        for (models, room) in (2..200).flat_map(|models| [(models, 32 << 20), (models, 1 << 18)]) {
+            let piece = piece(models, room);
+            assert!(piece > 0 && interleaved_elements(models, piece) <= room, "{models} models: {piece}");
+        }
+    }
 }

@@ -186,8 +186,8 @@ impl UNetConfig {
         if self.mid_block_scale_factor == 0.0 {
             return Err(keys.refuse("mid_block_scale_factor", "is 0, and the mid block divides by it"));
         }
-        if self.norm_eps < 0.0 {
-            return Err(keys.refuse("norm_eps", format!("is {}, expected 0 or more", self.norm_eps)));
+        if self.norm_eps as f32 <= 0.0 {
+            return Err(keys.refuse("norm_eps", format!("is {}, expected a number above 0", self.norm_eps)));
         }
         if !(0.0..=1.0).contains(&self.dropout) {
             return Err(keys.refuse("dropout", format!("is {}, expected 0 to 1", self.dropout)));

@@ -13,6 +13,7 @@ use super::objective::Objective;
 use super::settings::{Settings, due};
 use super::step::Trainer;
 use crate::error::{Error, Result};
+use crate::io::lock;
 
 /// Who looks at a run from outside.
 pub trait Watcher {
@@ -51,10 +52,11 @@ impl Job<'_> {
     /// Continues from the newest whole checkpoint, or starts; ends when all updates are done and saved.
     ///
     /// # Errors
-    /// `Interrupted` after saving, where the watcher asks to stop; `NonFinite` where a gradient or loss is not finite
+    /// `Usage` where another process trains in the folder; `Interrupted` after saving, where the watcher asks to stop; `NonFinite` where a gradient or loss is not finite
     /// (the weights and the checkpoints are those from before).
     pub fn run(&self, trainer: &mut Trainer, watcher: &mut dyn Watcher) -> Result<()> {
         std::fs::create_dir_all(self.folder).map_err(Error::io(self.folder, "create"))?;
+        let _lock = lock::exclusive(self.folder)?;
         let start = self.restore(trainer, watcher)?;
         let mut step = start.step;
         let mut metrics = Log::open(&self.folder.join("metrics.jsonl"), start.metrics_bytes)?;

@@ -51,7 +51,7 @@ const HARDWARE: Budget = Budget {
     accumulate: 1,
     pairs: 96,
     step: 0.5,
-    fine: 0.25,
+    fine: 0.5,
     repeats: 3,
     pictures: 32,
     steps: 50,

@@ -140,23 +140,32 @@ fn name(value: &impl ValueEnum) -> String {
 impl FinetuneArgs {
     /// Refuses numbers that no run can have.
     pub fn check(&self) -> Result<()> {
-        let positive = |x: f64| x > 0.0 && x.is_finite();
+        // What the GPU gets is f32.
+        let positive = |x: f64| x as f32 > 0.0 && x.is_finite();
         let decay = |x: f64| (0.0..1.0).contains(&x);
         let weight = |x: f64| x >= 0.0 && x.is_finite();
-        let rules = [
-            ("--lr", positive(self.lr), "a number above 0, such as 5e-5"),
-            ("--betas", self.betas.len() == 2 && self.betas.iter().all(|&b| decay(b)), "two numbers in 0..1"),
-            ("--eps", positive(self.eps), "a number above 0, such as 1e-8"),
-            ("--weight-decay", weight(self.weight_decay), "a number of at least 0"),
-            ("--clip", self.clip > 0.0, "a number above 0 (inf: no clipping)"),
-            ("--ema-max-decay", decay(self.ema_max_decay), "a number in 0..1"),
-            ("--ema-power", positive(self.ema_power), "a number above 0"),
-            ("--ema-inv-gamma", positive(self.ema_inv_gamma), "a number above 0"),
-            ("--p", (0.0..=1.0).contains(&self.p), "a probability, 0 to 1"),
-            ("--consistency", weight(self.consistency), "a number of at least 0"),
+        let rules: [(&str, &[f64], bool, &str); 10] = [
+            ("--lr", &[self.lr], positive(self.lr), "a number above 0, such as 5e-5"),
+            (
+                "--betas",
+                &self.betas,
+                self.betas.len() == 2 && self.betas.iter().all(|&b| decay(b)),
+                "two numbers in 0..1",
+            ),
+            ("--eps", &[self.eps], positive(self.eps), "a number above 0, such as 1e-8"),
+            ("--weight-decay", &[self.weight_decay], weight(self.weight_decay), "a number of at least 0"),
+            ("--clip", &[self.clip], self.clip as f32 > 0.0, "a number above 0 (inf: no clipping)"),
+            ("--ema-max-decay", &[self.ema_max_decay], decay(self.ema_max_decay), "a number in 0..1"),
+            ("--ema-power", &[self.ema_power], positive(self.ema_power), "a number above 0"),
+            ("--ema-inv-gamma", &[self.ema_inv_gamma], positive(self.ema_inv_gamma), "a number above 0"),
+            ("--p", &[self.p], (0.0..=1.0).contains(&self.p), "a probability, 0 to 1"),
+            ("--consistency", &[self.consistency], weight(self.consistency), "a number of at least 0"),
         ];
-        match rules.into_iter().find(|(_, holds, _)| !holds) {
-            Some((option, _, hint)) => Err(Error::usage(format!("{option} is out of range"), format!("give {hint}"))),
+        match rules.into_iter().find(|(_, _, holds, _)| !holds) {
+            Some((option, values, _, hint)) => {
+                let values: Vec<_> = values.iter().map(f64::to_string).collect();
+                Err(Error::usage(format!("{option} {} is out of range", values.join(",")), format!("give {hint}")))
+            }
             None => self.experts().map(drop),
         }
     }

@@ -26,7 +26,7 @@ use crate::diffusion::sampler::{SampleSpec, Sampler, StepNoise};
 use crate::error::{Error, Result};
 use crate::eval::loss::Buckets;
 use crate::gpu::Gpu;
-use crate::io::folder::NewWeights;
+use crate::io::folder::{NewWeights, inside};
 use crate::io::hash::Hash;
 use crate::io::json as json_file;
 use crate::nn::Slabs;
@@ -71,6 +71,10 @@ pub fn run(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let folder = RunFolder::check(&args.out, resolved.clone(), &experts, args.resume || args.dry_run)?;
     for &i in &experts {
         model.folder.check_output(&folder.expert(i))?;
+    }
+    if inside(&args.out, &args.data.data) {
+        let message = format!("{} is inside {}, the images", args.out.display(), args.data.data.display());
+        return Err(Error::usage(message, "write to another folder: sample grids would be taken for images"));
     }
     let settings = args.settings(!judged.is_empty());
     let plan = Plan { args, global, start, model: &model, dataset: &dataset, ranges, settings, judged, folder };

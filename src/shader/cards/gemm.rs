@@ -107,20 +107,22 @@ fn matmul_flops(words: &[u32]) -> u64 {
     2 * p.batch() * u64::from(p.m) * u64::from(p.n) * u64::from(p.k)
 }
 
-/// Products that make a pass over one window worth its dispatch: some 50 us on two cores.
-const PRODUCTS_A_PASS: u64 = 1 << 20;
+/// Products that make a pass over one window worth its dispatch: some 100 us on two cores.
+const PRODUCTS_A_PASS: u64 = 1 << 21;
 
-/// How each matrix [total, n] of a batch is taken in windows, where they start at whole steps and each makes a pass of
-/// enough products with `rows` others.
-fn windowed(p: &MatmulParams, total: u32, ld: u32, strides: u32, rows: u32) -> Option<Cut> {
-    let aligned = ld == p.n && strides.is_multiple_of(WINDOW_STEP);
-    cut(total, p.n).filter(|cut| aligned && u64::from(rows) * cut.elements() >= PRODUCTS_A_PASS)
+/// How a batch of matrices [total, n] with these strides is taken in windows, where they start at whole steps and each
+/// makes a pass of enough products with `rows` others.
+fn windowed(p: &MatmulParams, total: u32, [ld, outer, inner]: [u32; 3], rows: u32) -> Option<Cut> {
+    let aligned = ld == p.n && (outer | inner).is_multiple_of(WINDOW_STEP);
+    let neighbours = p.batch_inner == 1 && u64::from(outer) == u64::from(total) * u64::from(p.n);
+    let cut = cut(total, p.n).map(|cut| if neighbours { cut.packed(p.batch_outer) } else { cut });
+    cut.filter(|cut| aligned && u64::from(rows) * cut.elements() >= PRODUCTS_A_PASS)
 }
 
 /// The windows of all matrices, that start at these strides.
 fn windows(p: &MatmulParams, cut: Cut, outer: u32, inner: u32) -> Windows {
     let row = |o: u32| (0..p.batch_inner).map(move |i| u64::from(o * outer) + u64::from(i * inner));
-    let matrices = (0..p.batch_outer).flat_map(row);
+    let matrices = (0..p.batch_outer).step_by(cut.matrices() as usize).flat_map(row);
     let starts = matrices.flat_map(|matrix| cut.starts().map(move |start| matrix + start)).collect();
     Windows { binding: 1, elements: cut.elements(), starts }
 }
@@ -128,24 +130,24 @@ fn windows(p: &MatmulParams, cut: Cut, outer: u32, inner: u32) -> Windows {
 /// Tile of the product, and the windows of w.
 fn forward_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
     let p = MatmulParams::of(words);
-    let cut = windowed(&p, p.k, p.ldw, p.w_outer | p.w_inner, p.m);
+    let cut = windowed(&p, p.k, [p.ldw, p.w_outer, p.w_inner], p.m);
     lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).windowed(cut)
 }
 
 /// Tile of dw, and the windows of dy.
 fn weight_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
     let p = MatmulParams::of(words);
-    let cut = windowed(&p, p.m, p.ldy, p.y_outer | p.y_inner, p.k);
+    let cut = windowed(&p, p.m, [p.ldy, p.y_outer, p.y_inner], p.k);
     lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).whole_rows().windowed(cut)
 }
 
 fn window_constants((lanes, cut): (Lanes, Option<Cut>)) -> Constants {
-    [lanes.constants(), vec![Cut::constant(cut)]].concat()
+    [lanes.constants(), Cut::constants(cut)].concat()
 }
 
 /// Tiles of all passes, or, with windows, of each.
 fn tiles_a_pass(words: &[u32], (lanes, cut): (Lanes, Option<Cut>)) -> u64 {
-    lanes.tiles() * if cut.is_some() { 1 } else { MatmulParams::of(words).batch() }
+    lanes.tiles() * cut.map_or(MatmulParams::of(words).batch(), |cut| u64::from(cut.matrices()))
 }
 
 /// A variant for GPUs, over vectors of 4 on all sides.

@@ -54,6 +54,8 @@ pub(super) struct Cut {
     rows: u32,
     total: u32,
     columns: u32,
+    /// Matrices in each window, one behind the other; 1 where a matrix takes several windows.
+    matrices: u32,
 }
 
 /// Windows start at multiples of 256 bytes: so many elements.
@@ -68,23 +70,38 @@ pub(super) fn cut(total: u32, columns: u32) -> Option<Cut> {
     let most = (WINDOW_ELEMENTS / u64::from(columns)).min(u64::from(total)) as u32;
     let whole = total.is_multiple_of(8) && columns.is_multiple_of(8);
     let rows = if most == total { total } else { 1 << most.max(1).ilog2() };
-    (whole && rows >= WINDOW_ROWS.min(total)).then_some(Cut { rows, total, columns })
+    (whole && rows >= WINDOW_ROWS.min(total)).then_some(Cut { rows, total, columns, matrices: 1 })
 }
 
 impl Cut {
-    pub(super) fn elements(self) -> u64 {
-        u64::from(self.rows) * u64::from(self.columns)
+    /// As many of a batch of neighbouring matrices in each window as fit, by a power of two that divides the batch.
+    pub(super) fn packed(self, batch: u32) -> Self {
+        let fit = (WINDOW_ELEMENTS / self.elements()) as u32;
+        let matrices = if self.rows == self.total { 1 << fit.ilog2().min(batch.trailing_zeros()) } else { 1 };
+        Self { matrices, ..self }
     }
 
-    /// Where the windows start, counted from the matrix's first element.
+    pub(super) fn matrices(self) -> u32 {
+        self.matrices
+    }
+
+    /// Of a window.
+    pub(super) fn elements(self) -> u64 {
+        u64::from(self.rows) * u64::from(self.columns) * u64::from(self.matrices)
+    }
+
+    /// Where the windows start, counted from the first element of the matrix or of the first of `matrices`.
     pub(super) fn starts(self) -> impl Iterator<Item = u64> {
         let last = self.total - self.rows;
         (0..self.total.div_ceil(self.rows)).map(move |i| u64::from((i * self.rows).min(last)) * u64::from(self.columns))
     }
 
-    /// WINDOW: vectors of four in a window, or 0.
-    pub(super) fn constant(cut: Option<Self>) -> (&'static str, u32) {
-        ("WINDOW", cut.map_or(0, |cut| cut.rows * cut.columns / 4))
+    /// WINDOW: vectors of four in a window, or 0; MATRICES: in each.
+    pub(super) fn constants(cut: Option<Self>) -> Constants {
+        vec![
+            ("WINDOW", cut.map_or(0, |cut| cut.elements() as u32 / 4)),
+            ("MATRICES", cut.map_or(1, |cut| cut.matrices)),
+        ]
     }
 }
 
