@@ -3,6 +3,7 @@
 
 use super::case::POISON;
 use deme::gpu::{AdapterChoice, Externals, Gpu, Plan, PlanOptions};
+use deme::kernels::EXAMPLES;
 use deme::recording::{Op, Recording, Tensor};
 use deme::shader::card::{Card, Class, Variant};
 use deme::shape::DType;
@@ -40,6 +41,14 @@ pub fn fitting(op: &Op) -> Vec<&'static Variant> {
     let card: &'static Card = op.card;
     let limits = gpu().limits();
     card.variants.iter().filter(|v| (v.fits)(&op.params, &limits)).collect()
+}
+
+/// Whether this adapter can run the variant at all: at the shapes of the kernels' examples.
+pub fn runs_here(word: &str, variant: &Variant) -> bool {
+    let limits = gpu().limits();
+    let examples: Vec<_> = EXAMPLES.iter().map(|example| example().unwrap()).collect();
+    let mut ops = examples.iter().flat_map(|recording| &recording.ops).filter(|op| op.card.word == word);
+    ops.any(|op| (variant.fits)(&op.params, &limits))
 }
 
 /// The words of the buffers that an op binds, by buffer index.

@@ -70,7 +70,7 @@ fn weight_lanes(words: &[u32]) -> Lanes {
     lanes(p.terms(), p.cout, p.cout).whole_rows()
 }
 
-/// A variant for GPUs, over channels in fours.
+/// A variant for GPUs, and for CPU rasterisers that the one before does not fit, over channels in fours.
 const fn tiled(
     file: (&'static str, &'static str),
     constants: fn(&[u32]) -> Constants,
@@ -80,7 +80,7 @@ const fn tiled(
         let p = Conv2dParams::of(words);
         (p.cin | p.cout).is_multiple_of(4)
     };
-    Variant { stem: file.0, source: file.1, class: Class::Gpu, constants, fits, groups, windows: whole }
+    Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole }
 }
 
 fn forward_tile(words: &[u32]) -> Tile {
@@ -111,14 +111,6 @@ pub static CONV2D_FORWARD: Card = Card {
     params: Conv2dParams::FIELDS,
     bindings: &[read("x"), read("w"), read("bias"), write("y")],
     variants: &[
-        tiled(
-            wgsl!("conv2d_forward_tiled"),
-            |words| {
-                let p = Conv2dParams::of(words);
-                with(forward_tile(words), &[("KW", p.kw)])
-            },
-            |words| forward_tile(words).tiles(),
-        ),
         subgroup(
             wgsl!("conv2d_forward_subgroup"),
             |words| {
@@ -127,6 +119,14 @@ pub static CONV2D_FORWARD: Card = Card {
                 constants
             },
             |words| forward_lanes(words).tiles(),
+        ),
+        tiled(
+            wgsl!("conv2d_forward_tiled"),
+            |words| {
+                let p = Conv2dParams::of(words);
+                with(forward_tile(words), &[("KW", p.kw)])
+            },
+            |words| forward_tile(words).tiles(),
         ),
         plain(wgsl!("conv2d_forward_v1"), |words| {
             let p = Conv2dParams::of(words);
@@ -142,14 +142,6 @@ pub static CONV2D_BACKWARD_INPUT: Card = Card {
     params: Conv2dParams::FIELDS,
     bindings: &[read("dy"), read("w"), write("dx")],
     variants: &[
-        tiled(
-            wgsl!("conv2d_backward_input_tiled"),
-            |words| {
-                let p = Conv2dParams::of(words);
-                with(input_tile(words), &[("KW", p.kw), ("STRIDE", p.stride)])
-            },
-            |words| input_tile(words).tiles(),
-        ),
         subgroup(
             wgsl!("conv2d_backward_input_subgroup"),
             |words| {
@@ -166,6 +158,14 @@ pub static CONV2D_BACKWARD_INPUT: Card = Card {
             },
             |words| input_lanes(words).tiles(),
         ),
+        tiled(
+            wgsl!("conv2d_backward_input_tiled"),
+            |words| {
+                let p = Conv2dParams::of(words);
+                with(input_tile(words), &[("KW", p.kw), ("STRIDE", p.stride)])
+            },
+            |words| input_tile(words).tiles(),
+        ),
         plain(wgsl!("conv2d_backward_input_v1"), |words| {
             let p = Conv2dParams::of(words);
             (u64::from(p.in_pixels()) * u64::from(p.cin)).div_ceil(64)
@@ -180,6 +180,11 @@ pub static CONV2D_BACKWARD_WEIGHT: Card = Card {
     params: Conv2dParams::FIELDS,
     bindings: &[read("x"), read("dy"), update("dw")],
     variants: &[
+        subgroup(
+            wgsl!("conv2d_backward_weight_subgroup"),
+            |words| weight_lanes(words).constants(),
+            |words| u64::from(Conv2dParams::of(words).chunks()) * weight_lanes(words).tiles(),
+        ),
         tiled(
             wgsl!("conv2d_backward_weight_tiled"),
             |words| {
@@ -187,11 +192,6 @@ pub static CONV2D_BACKWARD_WEIGHT: Card = Card {
                 with(weight_tile(words), &[("KW", p.kw)])
             },
             |words| u64::from(Conv2dParams::of(words).chunks()) * weight_tile(words).tiles(),
-        ),
-        subgroup(
-            wgsl!("conv2d_backward_weight_subgroup"),
-            |words| weight_lanes(words).constants(),
-            |words| u64::from(Conv2dParams::of(words).chunks()) * weight_lanes(words).tiles(),
         ),
         plain(wgsl!("conv2d_backward_weight_v1"), |words| {
             let p = Conv2dParams::of(words);

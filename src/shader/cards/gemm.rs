@@ -150,7 +150,7 @@ fn tiles_a_pass(words: &[u32], (lanes, cut): (Lanes, Option<Cut>)) -> u64 {
     lanes.tiles() * cut.map_or(MatmulParams::of(words).batch(), |cut| u64::from(cut.matrices()))
 }
 
-/// A variant for GPUs, over vectors of 4 on all sides.
+/// A variant for GPUs, and for CPU rasterisers that the one before does not fit, over vectors of 4 on all sides.
 const fn tiled(
     file: (&'static str, &'static str),
     constants: fn(&[u32]) -> Constants,
@@ -161,7 +161,7 @@ const fn tiled(
         let strides = p.x_outer | p.x_inner | p.w_outer | p.w_inner | p.y_outer | p.y_inner;
         (p.k | p.n | p.ldx | p.ldw | p.ldy | strides).is_multiple_of(4)
     };
-    Variant { stem: file.0, source: file.1, class: Class::Gpu, constants, fits, groups, windows: whole }
+    Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole }
 }
 
 fn forward_tile(words: &[u32]) -> Tile {
@@ -180,11 +180,6 @@ pub static MATMUL_FORWARD: Card = Card {
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("w"), read("bias"), write("y")],
     variants: &[
-        tiled(
-            wgsl!("matmul_forward_tiled"),
-            |words| forward_tile(words).constants(),
-            |words| MatmulParams::of(words).batch() * forward_tile(words).tiles(),
-        ),
         Variant {
             windows: |words| {
                 let p = MatmulParams::of(words);
@@ -196,6 +191,11 @@ pub static MATMUL_FORWARD: Card = Card {
                 |words| tiles_a_pass(words, forward_lanes(words)),
             )
         },
+        tiled(
+            wgsl!("matmul_forward_tiled"),
+            |words| forward_tile(words).constants(),
+            |words| MatmulParams::of(words).batch() * forward_tile(words).tiles(),
+        ),
         plain(wgsl!("matmul_forward_v1"), |words| {
             let p = MatmulParams::of(words);
             (p.batch() * u64::from(p.m) * u64::from(p.n)).div_ceil(64)
@@ -210,11 +210,6 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("dy"), update("dw")],
     variants: &[
-        tiled(
-            wgsl!("matmul_backward_weight_tiled"),
-            |words| weight_tile(words).constants(),
-            |words| MatmulParams::of(words).batch() * weight_tile(words).tiles(),
-        ),
         Variant {
             windows: |words| {
                 let p = MatmulParams::of(words);
@@ -226,6 +221,11 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
                 |words| tiles_a_pass(words, weight_lanes(words)),
             )
         },
+        tiled(
+            wgsl!("matmul_backward_weight_tiled"),
+            |words| weight_tile(words).constants(),
+            |words| MatmulParams::of(words).batch() * weight_tile(words).tiles(),
+        ),
         plain(wgsl!("matmul_backward_weight_v1"), |words| {
             let p = MatmulParams::of(words);
             (p.batch() * u64::from(p.k) * u64::from(p.n)).div_ceil(64)
