@@ -64,7 +64,7 @@ fn cpu_up_to_any_op_and_gpu_after_it_gives_the_same_result() {
                 let name = key(&rec.buffers[i].role).unwrap();
                 externals.insert(name.to_string(), gpu().storage(name, rec.buffers[i].elements).unwrap());
             }
-            let options = PlanOptions { checked: true, variant: None };
+            let options = PlanOptions { checked: true, ..PlanOptions::default() };
             let mut plan = Plan::new(gpu(), rec.clone(), &externals, &options).unwrap();
             let words: Vec<(Tensor, Vec<u32>)> = of_role(&rec, |r| *r == Role::Input)
                 .into_iter()

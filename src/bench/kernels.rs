@@ -16,8 +16,7 @@ use crate::kernels::EXAMPLES;
 use crate::kernels::conv2d::Route;
 use crate::recording::cost::Cost;
 use crate::recording::{BufferId, Op, Recording, Tensor};
-use crate::shader::Class;
-use crate::shader::card::Variant;
+use crate::shader::{Candidate, Class, Tiling, Variant};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -26,6 +25,8 @@ pub struct Options {
     pub filter: Option<String>,
     /// Also variants made for other adapters, and the naive ones on a CPU.
     pub all_variants: bool,
+    /// Also every tiling of each variant.
+    pub tilings: bool,
     /// Also the cases that take a CPU long.
     pub heavy: bool,
     pub effort: Effort,
@@ -196,35 +197,48 @@ impl Bench<'_> {
             if self.seen.insert((op.card.word, op.params.clone())) {
                 let call = calls.entry(op.card.word).and_modify(|n| *n += 1).or_insert(1);
                 let pass = if *call == 1 { op.card.word.to_owned() } else { format!("{} #{call}", op.card.word) };
-                for variant in self.variants(op) {
-                    self.op(job, i, &pass, variant)?;
+                for candidate in self.candidates(op) {
+                    self.op(job, i, &pass, &candidate)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// Op `i` in one variant; `pass` is its word, numbered where a case calls it at several shapes.
-    fn op(&mut self, job: &Job, i: usize, pass: &str, variant: &Variant) -> Result<()> {
+    /// Op `i` in one variant and tiling; `pass` is its word, numbered where a case calls it at several shapes. A row is
+    /// called as its variant, with the tiling where that is not the one taken without tuning.
+    fn op(&mut self, job: &Job, i: usize, pass: &str, candidate: &Candidate) -> Result<()> {
         let op = &job.whole.recording.ops[i];
-        let word = op.card.word;
-        if !self.wanted(&job.case, pass, variant.stem) {
+        let (variant, tiling) = candidate;
+        let usual = tiling.name == variant.tiling(&op.params).name;
+        let name = if usual { variant.stem.to_owned() } else { format!("{} {}", variant.stem, tiling.name) };
+        if !self.wanted(&job.case, pass, &name) {
             return Ok(());
         }
-        let mut plan = job.whole.op(i).plan(self.gpu, Some(suffix(word, variant)))?;
+        let way = (suffix(op.card.word, variant), tiling.name.as_str());
+        let mut plan = job.whole.op(i).plan(self.gpu, Some(way))?;
         let stats = Stats::of(&repeat(self.options.effort, || plan.timed(&[]))?);
-        let row = Row::new(&job.case, pass, variant.stem, stats, op.cost());
-        let chosen = self.usual(op) == Some(variant.stem);
-        self.push(Row { chosen, note: Some(op.label()), ..row })
+        let row = Row::new(&job.case, pass, &name, stats, op.cost());
+        let chosen = self.gpu.chosen(op).is_some_and(|(v, t)| (v.stem, &t.name) == (variant.stem, &tiling.name));
+        let note = format!("{} {}", op.label(), tiling.name).trim_end().to_owned();
+        self.push(Row { chosen, note: Some(note), ..row })
     }
 
-    fn usual(&self, op: &Op) -> Option<&'static str> {
-        op.card.choose(&op.params, self.gpu.class(), &self.gpu.limits()).map(|v| v.stem)
+    /// The variants that fit, each in its usual tiling, the one that deme chooses, and, where they are asked for, all others.
+    fn candidates(&self, op: &Op) -> Vec<Candidate> {
+        let chosen = self.gpu.chosen(op).map(|(v, t)| (v.stem, t.name));
+        let all = |v: &'static Variant| v.tilings(&op.params).into_iter().enumerate().map(move |(i, t)| (i, v, t));
+        let kept = |(i, v, t): (usize, &'static Variant, Tiling)| {
+            let taken = self.options.tilings || i == 0 || chosen.as_ref() == Some(&(v.stem, t.name.clone()));
+            taken.then_some((v, t))
+        };
+        self.variants(op).into_iter().flat_map(all).filter_map(kept).collect()
     }
 
     /// The variants that fit; those made for other adapters, and the naive ones on a CPU, only where they are asked for.
     fn variants(&self, op: &Op) -> Vec<&'static Variant> {
-        let (class, limits, usual) = (self.gpu.class(), self.gpu.limits(), self.usual(op));
+        let (class, limits) = (self.gpu.class(), self.gpu.limits());
+        let usual = self.gpu.chosen(op).map(|(v, _)| v.stem);
         let all = self.options.all_variants || self.options.effort.smoke;
         let fits = |v: &&Variant| (v.fits)(&op.params, &limits);
         let apt = |v: &&Variant| {

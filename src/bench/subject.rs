@@ -158,8 +158,9 @@ impl Subject {
         Self { recording: promoted(recording), fills: self.fills.clone() }
     }
 
-    /// Makes it ready for the adapter, in the variants that end with `suffix`, or in those that deme chooses.
-    pub fn plan(&self, gpu: &Gpu, suffix: Option<&str>) -> Result<Plan> {
+    /// Makes it ready for the adapter: in the variants that end in `way.0` and their tilings called `way.1`, or in those that
+    /// deme chooses.
+    pub fn plan(&self, gpu: &Gpu, way: Option<(&str, &str)>) -> Result<Plan> {
         let used: HashSet<_> = self.recording.ops.iter().flat_map(Op::tensors).map(|(_, t)| t.buffer.0).collect();
         let mut externals = Externals::new();
         for (i, buffer) in (0..).zip(&self.recording.buffers) {
@@ -171,7 +172,11 @@ impl Subject {
             fill(gpu, &storage, buffer.dtype, self.fills.get(key))?;
             externals.insert(key.clone(), storage);
         }
-        let options = PlanOptions { checked: false, variant: suffix.map(str::to_owned) };
+        let options = PlanOptions {
+            checked: false,
+            variant: way.map(|(suffix, _)| suffix.to_owned()),
+            tiling: way.map(|(_, tiling)| tiling.to_owned()),
+        };
         Plan::new(gpu, self.recording.clone(), &externals, &options)
     }
 }

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::data::{DataArgs, Split, spread};
 use super::models::{Judged, ModelArgs, timestep_ranges};
 use super::sample::check_new_file;
+use super::tune::TuneArgs;
 use super::{Global, terminal::say};
 use crate::diffusion::denoising::{DenoisingLoss, LossSpec, Trial, stratified_pairs};
 use crate::error::Result;
@@ -58,6 +59,8 @@ struct LossArgs {
     /// Also write each pair's image, timestep and loss as JSON lines
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
@@ -76,7 +79,7 @@ fn run_loss(args: &LossArgs, global: &Global) -> Result<()> {
     let buckets = timestep_ranges(model, args.buckets)?;
     let pairs = stratified_pairs(&images, &buckets, args.repeats as usize, args.seed);
 
-    let gpu = Gpu::open(&global.choice())?;
+    let gpu = args.tune.open(global, (pairs.len() as u64).div_ceil(u64::from(args.batch)))?;
     let trial = Trial {
         pairs: &pairs,
         image: &|i, out| dataset.write_pixels(i, false, out),

@@ -15,6 +15,7 @@ pub mod opened;
 pub mod sample;
 pub mod search;
 pub mod terminal;
+pub mod tune;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::models::{Judged, ModelArgs};
+use super::tune::TuneArgs;
 use super::{Global, terminal::say};
 use crate::diffusion::sampler::{SampleSpec, Sampler, StepNoise, Trajectory};
 use crate::diffusion::spacing::{Spacing, Step};
@@ -50,6 +51,8 @@ pub struct SampleArgs {
     /// Also write the final x before rounding, as tensor `sample`, [N, C, H, W] f32
     #[arg(long, value_name = "F.safetensors")]
     save_tensor: Option<PathBuf>,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 /// Starting noise from a file: number of pictures and [N, H, W, padded C].
@@ -110,7 +113,7 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
         return Err(Error::usage(message, "the picture and the tensor are two files"));
     }
 
-    let gpu = Gpu::open(&global.choice())?;
+    let gpu = args.tune.open(global, u64::from(num.div_ceil(args.batch)) * steps.len() as u64)?;
     global.detail(format_args!("{}", gpu.summary()));
     let request = Request {
         num,
@@ -123,7 +126,9 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
     let pictures = draw(&gpu, &judged, &request, global)?;
 
     let pictures = Batch { data: &pictures, height: h, width: w, channels };
-    destination.write(&pictures, args, spacing)?;
+    let tuning = gpu.tuning();
+    let tuned = (!tuning.is_empty()).then(|| gpu.tuning_file(&args.out).text(&tuning));
+    destination.write(&pictures, &|first| generation_parameters(args, spacing, first, tuned.as_deref()))?;
     if let Some(path) = &args.save_tensor {
         let shape = [num, channels, h, w].map(u64::from);
         let values = nhwc_to_nchw(pictures.data, channels, h * w);
@@ -220,8 +225,8 @@ impl Destination {
         format!("{i:05}.png")
     }
 
-    fn write(&self, pictures: &Batch, args: &SampleArgs, spacing: Spacing) -> Result<()> {
-        let text = |first: u32| generation_parameters(args, spacing, first);
+    /// `text` is what the PNG of the first of so many pictures says.
+    fn write(&self, pictures: &Batch, text: &dyn Fn(u32) -> Vec<(String, String)>) -> Result<()> {
         let count = pictures.count() as u32;
         match self {
             Self::File(path) => {
@@ -237,8 +242,14 @@ impl Destination {
     }
 }
 
-/// What a picture's PNG says of its making, in the form that other tools write.
-fn generation_parameters(args: &SampleArgs, spacing: Spacing, first: u32) -> Vec<(String, String)> {
+/// What a picture's PNG says of its making, in the form that other tools write; beside it, in the form that --autotune
+/// reads, the choices of kernels where they are not the built-in table's.
+fn generation_parameters(
+    args: &SampleArgs,
+    spacing: Spacing,
+    first: u32,
+    tuning: Option<&str>,
+) -> Vec<(String, String)> {
     let experts: Vec<_> = args.models.experts.iter().map(|e| e.display().to_string()).collect();
     let ensemble = if experts.is_empty() { String::new() } else { format!(", Ensemble: {}", experts.join(" ")) };
     let noise = args.noise.as_ref().map_or(String::new(), |f| format!(", Noise: {}", f.display()));
@@ -251,5 +262,6 @@ fn generation_parameters(args: &SampleArgs, spacing: Spacing, first: u32) -> Vec
         args.models.model.display(),
         env!("CARGO_PKG_VERSION"),
     );
-    vec![("parameters".into(), text)]
+    let tuning = tuning.map(|text| ("tuning".to_owned(), text.to_owned()));
+    std::iter::once(("parameters".to_owned(), text)).chain(tuning).collect()
 }

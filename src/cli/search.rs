@@ -9,6 +9,7 @@ use serde_json::json;
 use super::data::{DataArgs, Split, spread};
 use super::merge::{self, MergeArgs};
 use super::models::{open_with_experts, timestep_ranges};
+use super::tune::{self, TuneArgs};
 use super::{Global, interrupt, opened, terminal::say};
 use crate::data::dataset::Dataset;
 use crate::deme::judge::{Merger, judge};
@@ -16,7 +17,7 @@ use crate::deme::search::{self, Candidate, Grid, Header, Table};
 use crate::diffusion::denoising::{DenoisingLoss, LossSpec, Trial, stratified_pairs};
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Tuning};
 use crate::io::atomic;
 use crate::io::hash::{self, Hash};
 use crate::io::lock;
@@ -65,6 +66,8 @@ pub struct SearchArgs {
     /// Folder for table.jsonl, weights.json and merged/; a stopped search in it continues
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 /// What identifies a search: everything that a candidate's loss and the choice among candidates depend on.
@@ -117,7 +120,12 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
     let gpu = Gpu::open(&global.choice())?;
     std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
     let _lock = lock::exclusive(&args.out)?;
+    let begun = args.out.join("table.jsonl").exists();
     let mut table = Table::open(&args.out.join("table.jsonl"), &header)?;
+    // Candidates are compared to the last digit: a search goes on with the kernels that it began with.
+    let record = gpu.tuning_file(&args.out.join("tuning.json"));
+    let replays = (pairs.len() as u64).div_ceil(u64::from(args.batch)) * grid.coarse(experts.len()).len() as u64;
+    tune::resume(&gpu, &record, begun, &args.tune, global, replays)?;
     if !table.rows.is_empty() {
         global.note(format_args!("{} candidates are in the table already", table.rows.len()));
     }
@@ -135,6 +143,7 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
         stream: stream(Purpose::EvalNoise, 1),
     };
 
+    record.begin(&gpu.tuning())?;
     let listening = interrupt::listen();
     let bar = global.progress(1, "searching", "candidates");
     let best = search::grid(
@@ -164,7 +173,7 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
         best.difference_error,
         pairs.len()
     )?;
-    write_weights(args, &best)?;
+    write_weights(args, &best, &gpu.tuning())?;
     let merge = MergeArgs {
         model: args.model.clone(),
         experts: args.experts.clone(),
@@ -177,10 +186,11 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
 }
 
 /// weights.json: the result in a form that scripts read.
-fn write_weights(args: &SearchArgs, best: &Candidate) -> Result<()> {
+fn write_weights(args: &SearchArgs, best: &Candidate, tuning: &Tuning) -> Result<()> {
     let text = json!({
         "weights": best.w, "loss": best.loss, "difference": best.difference,
         "difference_error": best.difference_error, "experts": args.experts, "model": args.model,
+        "tuning_sha256": tuning.sha256(),
     });
     atomic::write(&args.out.join("weights.json"), format!("{text:#}\n").as_bytes())
 }

@@ -2,6 +2,7 @@
 //! Called by `plan` and by everything that owns GPU storage.
 
 use super::adapter::{self, AdapterChoice, AdapterSummary};
+use super::autotune::Tuner;
 use super::memory;
 use super::pipeline::Pipelines;
 use super::pipeline_cache::PipelineCache;
@@ -25,6 +26,7 @@ struct Inner {
     /// The first failure that no scope caught; sticky.
     failure: Arc<Mutex<Option<Failure>>>,
     pipelines: Mutex<Pipelines>,
+    tuner: Mutex<Option<Tuner>>,
     readback: Mutex<Option<wgpu::Buffer>>,
     /// How long the work submitted since the last readback may take, in seconds.
     pending: Mutex<f64>,
@@ -97,6 +99,7 @@ impl Gpu {
             subgroup: if fixed { info.subgroup_min_size } else { 0 },
             failure,
             pipelines: Mutex::default(),
+            tuner: Mutex::default(),
             readback: Mutex::new(None),
             pending: Mutex::new(0.0),
         })))
@@ -184,6 +187,10 @@ impl Gpu {
         lock(&self.0.pipelines)
     }
 
+    pub(super) fn tuner(&self) -> &Mutex<Option<Tuner>> {
+        &self.0.tuner
+    }
+
     fn name(&self) -> String {
         self.0.summary.name.clone()
     }
@@ -269,6 +276,14 @@ impl Gpu {
             }
         }
         self.check("upload")
+    }
+
+    /// Makes the first elements zero.
+    pub(super) fn clear(&self, storage: &Storage, elements: u64) -> Result<()> {
+        let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.clear_buffer(&storage.buffer, 0, Some(4 * elements));
+        self.0.queue.submit([encoder.finish()]);
+        self.check("clear")
     }
 
     /// GPU to host; waits for everything submitted before.

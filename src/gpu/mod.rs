@@ -2,6 +2,8 @@
 //! Called by `train`, `deme`, `eval`, `cli` and the tests.
 
 pub mod adapter;
+pub mod autotune;
+mod contest;
 pub mod device;
 pub mod memory;
 pub mod pipeline;
@@ -10,7 +12,10 @@ pub mod plan;
 mod profile;
 mod shader_module;
 mod staging;
+pub mod tuning;
 
 pub use adapter::{AdapterChoice, AdapterSummary};
+pub use autotune::Autotune;
 pub use device::{Gpu, Storage};
 pub use plan::{Externals, Plan, PlanOptions};
+pub use tuning::{Tuning, TuningFile};

@@ -1,5 +1,5 @@
 //! The driver's compiled pipelines, kept on disk between runs where the backend offers it (Vulkan).
-//! Called by `device` and `pipeline`.
+//! Called by `device` and `pipeline`; `autotune` keeps its results in the same folder.
 //!
 //! The file is `<cache>/pipelines/<adapter>-<driver and shaders>`, where `<cache>` is $DEME_CACHE, else `deme` in the user's
 //! folder for caches. It only saves time: without it, or where it cannot be read or written, everything is compiled again.
@@ -20,7 +20,8 @@ pub(super) struct PipelineCache {
     loaded: usize,
 }
 
-fn folder() -> Option<PathBuf> {
+/// The program's own folder for what can be made again.
+pub(super) fn folder() -> Option<PathBuf> {
     let named = std::env::var_os("DEME_CACHE").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     named.or_else(|| Some(dirs::cache_dir()?.join("deme")))
 }

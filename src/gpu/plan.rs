@@ -7,9 +7,10 @@ use super::memory::{self, Memory, PARAMS_STRIDE};
 use super::pipeline::{self, Pipeline};
 use super::profile::{Clock, Marks};
 use super::staging::Staging;
+use super::tuning::Tuning;
 use crate::error::{Error, Result};
-use crate::recording::{BufferId, Recording, Role, Tensor, ZERO_ELEMENTS, ZERO_KEY, cost::Cost};
-use crate::shader::{Card, Class, Variant, Windows};
+use crate::recording::{BufferId, Op, Recording, Role, Tensor, ZERO_ELEMENTS, ZERO_KEY, cost::Cost};
+use crate::shader::{Candidate, Class, Tiling, Variant, Windows};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct PlanOptions {
     pub checked: bool,
     /// Take the variants called so after their word (`v1`, `tiled`, `subgroup`) where there is one that fits.
     pub variant: Option<String>,
+    /// With `variant`: in the tiling of this name, where there is one.
+    pub tiling: Option<String>,
 }
 
 /// A submission on a GPU stays near this much work: 0.5 s at 200 GFLOP/s (the Windows watchdog resets at 2 s).
@@ -82,14 +85,22 @@ fn fold(groups: u64, most: u32) -> Option<[u32; 3]> {
     (y <= u64::from(most)).then_some([x as u32, y as u32, 1])
 }
 
-fn choose<'a>(gpu: &Gpu, card: &'a Card, params: &[u32], forced: Option<&str>) -> Result<&'a Variant> {
-    let limits = gpu.limits();
-    let forced = forced.and_then(|suffix| {
+/// The variant and tiling of an op: those that the options name, else the tuned, else the default.
+fn choose(gpu: &Gpu, op: &Op, options: &PlanOptions, tuned: &Tuning) -> Result<Candidate> {
+    let (card, params, limits) = (op.card, &op.params, gpu.limits());
+    let forced = options.variant.as_deref().and_then(|suffix| {
         let named = |v: &&Variant| v.stem.strip_prefix(card.word).and_then(|s| s.strip_prefix('_')) == Some(suffix);
         card.variants.iter().filter(named).find(|v| (v.fits)(params, &limits))
     });
-    forced
-        .or_else(|| card.choose(params, gpu.class(), &limits))
+    if let Some(variant) = forced {
+        let named = |tiling: &Tiling| options.tiling.as_ref() == Some(&tiling.name);
+        let tiling = variant.tilings(params).into_iter().find(named);
+        return Ok((variant, tiling.unwrap_or_else(|| variant.tiling(params))));
+    }
+    let default = || card.choose(params, gpu.class(), &limits).map(|v| (v, v.tiling(params)));
+    tuned
+        .find(op, gpu.class(), &limits)
+        .or_else(default)
         .ok_or_else(|| Error::shape(card.word, "no variant fits this adapter's limits"))
 }
 
@@ -134,6 +145,8 @@ fn shift(entry: &mut wgpu::BindGroupEntry, by: u64, size: Option<u64>) {
 impl Plan {
     /// Lowers a recording. Every external key must be in `externals`, large enough.
     pub fn new(gpu: &Gpu, recording: Recording, externals: &Externals, options: &PlanOptions) -> Result<Self> {
+        // First, so that its scratch storage is gone before the plan's own is made.
+        let tuned = if options.variant.is_some() { Tuning::default() } else { gpu.tuned(&recording)? };
         let memory = memory::assign(&recording)?;
         let slots = (0..)
             .zip(&memory.slots)
@@ -158,7 +171,7 @@ impl Plan {
             clock: None,
             recording,
         };
-        plan.lower(options)?;
+        plan.lower(options, &tuned)?;
         Ok(plan)
     }
 
@@ -177,24 +190,19 @@ impl Plan {
         }
     }
 
-    fn lower(&mut self, options: &PlanOptions) -> Result<()> {
+    fn lower(&mut self, options: &PlanOptions, tuned: &Tuning) -> Result<()> {
         let gpu = self.gpu.clone();
-        let variants = self.recording.ops.iter().map(|op| {
-            let variant = choose(&gpu, op.card, &op.params, options.variant.as_deref())?;
-            Ok((variant, (variant.windows)(&op.params)))
-        });
-        let variants = variants.collect::<Result<Vec<_>>>()?;
-        let arena = arena(&self.recording, variants.iter().map(|(_, windows)| windows));
+        let chosen = self.recording.ops.iter().map(|op| choose(&gpu, op, options, tuned));
+        let chosen = chosen.collect::<Result<Vec<_>>>()?;
+        let arena = arena(&self.recording, chosen.iter().map(|(_, tiling)| &tiling.windows));
         let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let arena_bytes = (4 * arena.len() as u64).max(PARAMS_STRIDE);
         let arena_buffer = gpu.create_buffer("params", arena_bytes, usage)?;
         gpu.queue().write_buffer(&arena_buffer, 0, bytemuck::cast_slice(&arena));
         let mut slot = 0;
-        for (op, (variant, windows)) in self.recording.ops.iter().zip(variants) {
-            let constants = (variant.constants)(&op.params);
+        for (op, (variant, Tiling { constants, groups, windows, .. })) in self.recording.ops.iter().zip(chosen) {
             let windowed = windows.as_ref().map(|w| w.binding);
             let made = pipeline::pipeline(&gpu, op.card, variant, constants, windowed, options.checked)?;
-            let groups = (variant.groups)(&op.params);
             let grid = fold(groups, gpu.wgpu_limits().max_compute_workgroups_per_dimension)
                 .filter(|_| groups > 0)
                 .ok_or_else(|| Error::shape(op.card.word, format!("{groups} workgroups in {}", op.label())))?;

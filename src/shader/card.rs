@@ -132,6 +132,45 @@ pub struct Variant {
     pub groups: fn(&[u32]) -> u64,
     /// Whether one of the read bindings is taken in windows for these parameters.
     pub windows: fn(&[u32]) -> Option<Windows>,
+    /// The ways to cut the work of these parameters, the first being what `constants`, `groups` and `windows` say; none
+    /// where there is only that one.
+    pub menu: fn(&[u32]) -> Vec<Tiling>,
+}
+
+/// One way of a variant to cut the work of some parameters: its text constants, and what follows from them. All of a
+/// variant's compute the same within the kernel's tolerance; which is fastest depends on adapter and parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tiling {
+    /// What it is, in text (`64x64r4`, `r8v4`): caches and records of runs name it so. Empty where there is only one.
+    pub name: String,
+    pub constants: Constants,
+    /// As `Variant::groups`.
+    pub groups: u64,
+    /// As `Variant::windows`.
+    pub windows: Option<Windows>,
+}
+
+/// What may run an op: a variant in one of its tilings.
+pub type Candidate = (&'static Variant, Tiling);
+
+impl Variant {
+    /// The way that is taken without tuning.
+    pub fn tiling(&self, words: &[u32]) -> Tiling {
+        let name = (self.menu)(words).first().map(|first| first.name.clone()).unwrap_or_default();
+        let (constants, groups, windows) = ((self.constants)(words), (self.groups)(words), (self.windows)(words));
+        Tiling { name, constants, groups, windows }
+    }
+
+    /// All ways, the first being the one that is taken without tuning.
+    pub fn tilings(&self, words: &[u32]) -> Vec<Tiling> {
+        let menu = (self.menu)(words);
+        if menu.is_empty() { vec![self.tiling(words)] } else { menu }
+    }
+
+    /// Whether this is the naive variant, which stays as a reference and as the last resort.
+    pub fn is_naive(&self) -> bool {
+        self.stem.ends_with("_v1")
+    }
 }
 
 /// A read binding that the shader sees as a uniform buffer, one window of it a dispatch: loads from uniform buffers cost
@@ -154,6 +193,11 @@ pub fn whole(_: &[u32]) -> Option<Windows> {
     None
 }
 
+/// There is one way to cut the work.
+pub fn single(_: &[u32]) -> Vec<Tiling> {
+    Vec::new()
+}
+
 /// Everything about one kernel.
 pub struct Card {
     /// The one word: WGSL stem, builder, CPU twin, test, bench id, GPU label.
@@ -173,8 +217,19 @@ impl Card {
     }
 
     /// The variant for this adapter: the first that fits among those for its class or for any.
-    pub fn choose(&self, words: &[u32], class: Class, limits: &Limits) -> Option<&Variant> {
-        self.variants.iter().find(|v| (v.class == Class::Any || v.class == class) && (v.fits)(words, limits))
+    pub fn choose(&self, words: &[u32], class: Class, limits: &Limits) -> Option<&'static Variant> {
+        self.apt(words, class, limits).next()
+    }
+
+    fn apt(&self, words: &[u32], class: Class, limits: &Limits) -> impl Iterator<Item = &'static Variant> {
+        self.variants.iter().filter(move |v| (v.class == Class::Any || v.class == class) && (v.fits)(words, limits))
+    }
+
+    /// What tuning chooses among, the default first: the variants for this adapter in all their tilings. A naive variant
+    /// competes only where it is the default.
+    pub fn candidates(&self, words: &[u32], class: Class, limits: &Limits) -> Vec<Candidate> {
+        let competing = self.apt(words, class, limits).enumerate().filter(|(i, v)| *i == 0 || !v.is_naive());
+        competing.flat_map(|(_, v)| v.tilings(words).into_iter().map(move |tiling| (v, tiling))).collect()
     }
 }
 
@@ -202,6 +257,7 @@ pub const fn plain(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64
         fits: |_, _| true,
         groups,
         windows: whole,
+        menu: single,
     }
 }
 

@@ -6,4 +6,6 @@ pub mod cards;
 pub mod template;
 pub mod translate;
 
-pub use card::{Access, Binding, Card, Class, Constants, Field, FieldKind, Limits, Variant, Windows};
+pub use card::{
+    Access, Binding, Candidate, Card, Class, Constants, Field, FieldKind, Limits, Tiling, Variant, Windows,
+};

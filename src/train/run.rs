@@ -13,6 +13,7 @@ use super::objective::Objective;
 use super::settings::{Settings, due};
 use super::step::Trainer;
 use crate::error::{Error, Result};
+use crate::gpu::{Tuning, TuningFile};
 use crate::io::lock;
 
 /// Who looks at a run from outside.
@@ -46,6 +47,9 @@ pub struct Job<'a> {
     pub settings_sha256: &'a str,
     /// Adapter, driver and shaders.
     pub device: &'a str,
+    /// The choices of kernels that the trainer was made with, and where they are kept for the run's continuation.
+    pub tuning: &'a Tuning,
+    pub record: &'a TuningFile,
 }
 
 impl Job<'_> {
@@ -58,6 +62,7 @@ impl Job<'_> {
         std::fs::create_dir_all(self.folder).map_err(Error::io(self.folder, "create"))?;
         let _lock = lock::exclusive(self.folder)?;
         let start = self.restore(trainer, watcher)?;
+        self.record.begin(self.tuning)?;
         let mut step = start.step;
         let mut metrics = Log::open(&self.folder.join("metrics.jsonl"), start.metrics_bytes)?;
         let mut timing = Log::append(&self.folder.join("timing.jsonl"))?;

@@ -6,6 +6,7 @@
 //! RUN/expert_0/                        a diffusers folder, there once expert 0 is done
 //! RUN/training/expert_0/step_00001200/ checkpoints
 //! RUN/training/expert_0/metrics.jsonl  timing.jsonl  samples_00001000.png
+//! RUN/training/expert_0/tuning.json    the choices of kernels, by device: a run goes on with those that it began with
 //! ```
 
 use std::path::{Path, PathBuf};

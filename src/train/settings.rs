@@ -54,6 +54,11 @@ impl Settings {
     pub fn images_per_update(&self) -> u64 {
         u64::from(self.batch) * u64::from(self.accumulate)
     }
+
+    /// Micro-batches of the whole run.
+    pub fn replays(&self) -> u64 {
+        self.steps.saturating_mul(u64::from(self.accumulate))
+    }
 }
 
 /// Whether something is due after `step` updates.

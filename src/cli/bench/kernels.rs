@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::{OutArgs, command_line, settings, table};
+use super::{OutArgs, command_line, settings, table, tuned};
 use crate::bench::ceilings::Ceilings;
 use crate::bench::kernels::{self, Options};
 use crate::bench::measure::Effort;
@@ -14,8 +14,8 @@ use crate::bench::page;
 use crate::bench::results::Results;
 use crate::cli::Global;
 use crate::cli::terminal::say;
+use crate::cli::tune::TuneArgs;
 use crate::error::Result;
-use crate::gpu::Gpu;
 
 /// Time every kernel and variant that fits this adapter, at the shapes of models in use
 #[derive(Args, Debug)]
@@ -26,6 +26,9 @@ pub(super) struct KernelsArgs {
     /// Also variants made for other adapters, and the naive ones on a CPU
     #[arg(long)]
     all_variants: bool,
+    /// Also every tiling of each variant
+    #[arg(long)]
+    tilings: bool,
     /// Also the cases that take a CPU long
     #[arg(long)]
     heavy: bool,
@@ -40,13 +43,21 @@ pub(super) struct KernelsArgs {
     html: Option<PathBuf>,
     #[command(flatten)]
     files: OutArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 pub(super) fn run(args: &KernelsArgs, global: &Global) -> Result<()> {
     let earlier = args.files.earlier()?;
     let effort = Effort { seconds: args.time, smoke: args.smoke };
-    let options = Options { filter: args.filter.clone(), all_variants: args.all_variants, heavy: args.heavy, effort };
-    let gpu = Gpu::open(&global.choice())?;
+    let options = Options {
+        filter: args.filter.clone(),
+        all_variants: args.all_variants,
+        tilings: args.tilings,
+        heavy: args.heavy,
+        effort,
+    };
+    let gpu = args.tune.open(global, u64::MAX)?;
     let clock = if gpu.has_timestamps() { "timestamps" } else { "host" };
     let settings = settings([
         ("clock", json!(clock)),
@@ -62,6 +73,7 @@ pub(super) fn run(args: &KernelsArgs, global: &Global) -> Result<()> {
     table::head()?;
     results.rows = kernels::run(&gpu, &options, &ceilings, &mut |row| table::row(row))?;
     results.ceilings = Some(ceilings);
+    tuned(&mut results, &gpu, &args.tune);
     let moved = args.files.finish(&results, earlier.as_ref(), global)?;
     if let Some(path) = &args.html {
         page::write(path, &results, &moved)?;

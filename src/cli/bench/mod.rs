@@ -12,8 +12,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
 use super::Global;
+use super::tune::TuneArgs;
 use crate::bench::results::{Moved, Results, Row, moved};
 use crate::error::Result;
+use crate::gpu::Gpu;
 
 /// Measure kernels and whole networks on this machine's GPU, and compare with other engines
 #[derive(Args, Debug)]
@@ -83,6 +85,12 @@ fn command_line() -> String {
 /// Settings in the results: (name, value) pairs.
 fn settings<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Puts the choices of kernels into the results' settings.
+fn tuned(results: &mut Results, gpu: &Gpu, args: &TuneArgs) {
+    results.settings.insert("autotune".to_owned(), args.autotune.to_string().into());
+    results.settings.insert("tuning".to_owned(), Value::Object(gpu.tuning().to_json()));
 }
 
 /// How a row is called in messages.

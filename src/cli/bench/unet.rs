@@ -7,15 +7,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::table::seconds;
-use super::{OutArgs, command_line, settings};
+use super::{OutArgs, command_line, settings, tuned};
 use crate::bench::measure::Effort;
 use crate::bench::model::Model;
 use crate::bench::results::{Results, Row};
 use crate::bench::unet::{self, Profile, What};
 use crate::cli::Global;
 use crate::cli::terminal::{bytes, grouped, say};
+use crate::cli::tune::TuneArgs;
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
 
 /// Time a whole network: forward pass, sampling step, update, and the update with DeMe's frozen teacher
 #[derive(Args, Debug)]
@@ -43,6 +43,8 @@ pub(super) struct UnetArgs {
     time: f64,
     #[command(flatten)]
     files: OutArgs,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 /// The passes that were asked for.
@@ -62,7 +64,7 @@ pub(super) fn run(args: &UnetArgs, global: &Global) -> Result<()> {
         Some(dir) => Model::open(dir)?,
         None => Model::named(&args.config)?,
     };
-    let gpu = Gpu::open(&global.choice())?;
+    let gpu = args.tune.open(global, u64::MAX)?;
     let effort = Effort { seconds: args.time, smoke: args.smoke };
     let clock = if gpu.has_timestamps() { "timestamps" } else { "host" };
     let settings = settings([
@@ -87,6 +89,7 @@ pub(super) fn run(args: &UnetArgs, global: &Global) -> Result<()> {
     for (name, profile) in &profiles {
         print(name, profile, clock)?;
     }
+    tuned(&mut results, &gpu, &args.tune);
     args.files.finish(&results, earlier.as_ref(), global).map(drop)
 }
 

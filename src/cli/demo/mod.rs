@@ -16,6 +16,7 @@ use super::data::{DataArgs, Split, spread};
 use super::models::{Judged, ModelArgs, timestep_ranges};
 use super::sample::{Request, draw};
 use super::terminal::say;
+use super::tune::TuneArgs;
 use super::{Cli, Global, eval, interrupt};
 use crate::data::dataset::Dataset;
 use crate::deme::search::Candidate;
@@ -52,6 +53,8 @@ pub struct DemoArgs {
     /// Every stage for a moment: shows that all of it works here, gains nothing
     #[arg(long)]
     smoke: bool,
+    #[command(flatten)]
+    tune: TuneArgs,
 }
 
 /// Side of the atlas's tiles, and which images training leaves out: as the model was trained.
@@ -88,6 +91,7 @@ pub fn run(args: &DemoArgs, global: &Global) -> Result<()> {
     }
     let gpu = Gpu::open(&global.choice())?;
     let budget = Budget::of(gpu.class(), args.full, args.smoke);
+    args.tune.apply(&gpu, global, u64::from(budget.pictures * budget.steps) * 3)?;
     let base = Judged::open(&ModelArgs { model: args.model.clone(), experts: Vec::new(), ensemble: false })?;
     let data = DataArgs { data: args.data.clone(), tile: Some(TILE), holdout: Some(HOLDOUT), on_bad: "fatal".into() };
     let dataset = data.open(&base.model, global)?;
@@ -194,6 +198,7 @@ impl Demo<'_> {
             ("--tile", TILE.to_string()),
             ("--holdout", HOLDOUT.to_string()),
             ("--seed", self.args.seed.to_string()),
+            ("--autotune", self.args.tune.autotune.to_string()),
             ("--out", out(if command == "search" { "search" } else { "experts" })),
         ];
         for (option, value) in common.iter().chain(more) {

@@ -220,7 +220,7 @@ fn on_gpu(
         updates: place(&op.updates),
     });
     let suffix = variant.stem.strip_prefix(op.card.word).and_then(|s| s.strip_prefix('_')).map(String::from);
-    let mut plan = Plan::new(gpu, alone, &externals, &PlanOptions { checked: false, variant: suffix })?;
+    let mut plan = Plan::new(gpu, alone, &externals, &PlanOptions { variant: suffix, ..PlanOptions::default() })?;
     if plan.variants() != [(variant.stem, 1)] {
         return Err(Error::shape(op.card.word, format!("the plan took {:?}, not {}", plan.variants(), variant.stem)));
     }

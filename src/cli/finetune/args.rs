@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use crate::cli::data::DataArgs;
+use crate::cli::tune::TuneArgs;
 use crate::deme::expert::Expert;
 use crate::deme::ranges::Ranges;
 use crate::deme::timesteps::{Coin, TimestepDraw};
@@ -114,6 +115,9 @@ pub struct FinetuneArgs {
     /// Updates between lines of the log; 0: only at the end
     #[arg(long, default_value_t = 10, help_heading = OUTPUT)]
     pub log_every: u64,
+
+    #[command(flatten)]
+    pub tune: TuneArgs,
 }
 
 const TRAINING: &str = "Training";

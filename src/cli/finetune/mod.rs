@@ -15,7 +15,7 @@ use serde_json::json;
 use super::data::spread;
 use super::models::timestep_ranges;
 use super::terminal::say;
-use super::{Global, interrupt};
+use super::{Global, interrupt, tune};
 use crate::data::dataset::Dataset;
 use crate::deme::channel_projection::StartModel;
 use crate::deme::expert::Expert;
@@ -30,7 +30,6 @@ use crate::io::folder::{NewWeights, inside};
 use crate::io::hash::Hash;
 use crate::io::json as json_file;
 use crate::nn::Slabs;
-use crate::shader::template;
 use crate::train::feed::Feeder;
 use crate::train::objective::Objective;
 use crate::train::run::Job;
@@ -103,11 +102,6 @@ fn data_hash(dataset: &Dataset) -> String {
     hash.finish()
 }
 
-/// What bits may depend on beside the settings.
-fn device(gpu: &Gpu) -> String {
-    format!("{}, shaders {}", gpu.summary(), template::shader_hash())
-}
-
 impl Plan<'_> {
     fn network(&self) -> Network<'_> {
         Network {
@@ -145,6 +139,10 @@ impl Plan<'_> {
         let objective = self.args.expert(i, self.ranges);
         let own = objective.timesteps.own.clone();
         self.global.note(format_args!("expert {i}: timesteps {} to {}", own.start, own.end - 1));
+        let folder = self.folder.training(i);
+        let record = gpu.tuning_file(&folder.join("tuning.json"));
+        let begun = folder.join("metrics.jsonl").exists();
+        tune::resume(gpu, &record, begun, &self.args.tune, self.global, settings.replays())?;
         let teacher = objective.needs_teacher();
         let state = TrainingState::start(gpu, layout, teacher, |name| self.start.read(name))?;
         let (held_out, samples) = (self.held_out(gpu, &state.ema)?, self.samples(gpu, &state.ema)?);
@@ -152,14 +150,15 @@ impl Plan<'_> {
         let (config, schedule) = (&self.model.config, &self.model.schedule);
         let numbers = [settings.seed, u64::from(i)];
         let feeder = Feeder::new(config, schedule, self.dataset, numbers, settings.batch, settings.flip)?;
-        let folder = self.folder.training(i);
         let job = Job {
             settings,
             objective: &objective,
             feeder: &feeder,
             folder: &folder,
             settings_sha256: &self.folder.settings_sha256(),
-            device: &device(gpu),
+            device: &gpu.identity(),
+            record: &record,
+            tuning: &gpu.tuning(),
         };
         let bar = self.global.progress(settings.steps, &format!("expert {i}"), "updates");
         let mut screen = Screen {
@@ -198,6 +197,7 @@ impl Plan<'_> {
             "updates": self.settings.steps,
             "seed": self.settings.seed,
             "settings_sha256": self.folder.settings_sha256(),
+            "tuning_sha256": gpu.tuning().sha256(),
         });
         let new = NewWeights {
             tensors: &tensors,

@@ -2,7 +2,7 @@
 //! whose backward pass recomputes the weights from the log-sum-exp, by blocks of queries and of keys (no atomics).
 //! Built by `kernels::attention`; twins in `reference::attention`.
 
-use crate::shader::card::{Card, Class, Constants, Params, Variant, per64, plain, read, whole, write};
+use crate::shader::card::{Card, Class, Constants, Params, Variant, per64, plain, read, single, whole, write};
 use crate::{params, wgsl};
 
 params! {
@@ -57,6 +57,7 @@ const fn softmax(file: (&'static str, &'static str), class: Class, groups: fn(&[
         fits: |_, _| true,
         groups,
         windows: whole,
+        menu: single,
     }
 }
 
@@ -114,6 +115,7 @@ const fn tiled(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) ->
         fits: |w, _| AttentionParams::of(w).size <= LARGEST_TILED_HEAD,
         groups,
         windows: whole,
+        menu: single,
     }
 }
 
@@ -127,6 +129,7 @@ const fn naive(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) ->
         fits: |_, _| true,
         groups,
         windows: whole,
+        menu: single,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Built by `kernels::broadcast`; twins in `reference::broadcast`.
 
 use super::norm::{PIXELS_PER_LANE, lane_width, per_block};
-use crate::shader::card::{Binding, Card, Class, Constants, Params, Variant, read, whole, write};
+use crate::shader::card::{Binding, Card, Class, Constants, Params, Variant, read, single, whole, write};
 use crate::{params, wgsl};
 
 params! {
@@ -39,7 +39,16 @@ fn elements(words: &[u32]) -> u64 {
 }
 
 const fn variant(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) -> Variant {
-    Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits: |_, _| true, groups, windows: whole }
+    Variant {
+        stem: file.0,
+        source: file.1,
+        class: Class::Any,
+        constants,
+        fits: |_, _| true,
+        groups,
+        windows: whole,
+        menu: single,
+    }
 }
 
 const fn pixel_card(word: &'static str, bindings: &'static [Binding], variants: &'static [Variant]) -> Card {

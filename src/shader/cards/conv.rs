@@ -2,7 +2,7 @@
 //! Built by `kernels::conv2d`; twins in `reference::conv`.
 
 use super::tiles::{Lanes, Tile, lanes, subgroup, tile};
-use crate::shader::card::{Card, Class, Constants, Limits, Params, Variant, plain, read, update, whole, write};
+use crate::shader::card::{Card, Class, Constants, Limits, Params, Tiling, Variant, plain, read, update, whole, write};
 use crate::{params, wgsl};
 
 params! {
@@ -75,12 +75,13 @@ const fn tiled(
     file: (&'static str, &'static str),
     constants: fn(&[u32]) -> Constants,
     groups: fn(&[u32]) -> u64,
+    menu: fn(&[u32]) -> Vec<Tiling>,
 ) -> Variant {
     let fits = |words: &[u32], _: &Limits| {
         let p = Conv2dParams::of(words);
         (p.cin | p.cout).is_multiple_of(4)
     };
-    Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole }
+    Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole, menu }
 }
 
 fn forward_tile(words: &[u32]) -> Tile {
@@ -99,10 +100,34 @@ fn weight_tile(words: &[u32]) -> Tile {
 }
 
 /// The tile's constants, and those by which the shader divides.
-fn with(tile: Tile, more: &[(&'static str, u32)]) -> Constants {
-    let mut constants = tile.constants();
+fn with(mut constants: Constants, more: &[(&'static str, u32)]) -> Constants {
     constants.extend(more);
     constants
+}
+
+/// Of conv2d_forward_subgroup beside its tile.
+fn forward_taps(words: &[u32]) -> [(&'static str, u32); 1] {
+    [("WHOLE_TAPS", u32::from(Conv2dParams::of(words).cin.is_multiple_of(8)))]
+}
+
+/// Of conv2d_backward_input_subgroup beside its tile.
+fn input_taps(words: &[u32]) -> [(&'static str, u32); 3] {
+    let p = Conv2dParams::of(words);
+    let phases = if p.in_h.is_multiple_of(p.stride) && p.in_w.is_multiple_of(p.stride) { p.stride } else { 1 };
+    [("WHOLE_TAPS", u32::from(p.cout.is_multiple_of(8))), ("STRIDE", p.stride), ("PHASES", phases)]
+}
+
+/// The width of the window, by which the tiled variants divide.
+fn width(words: &[u32]) -> [(&'static str, u32); 1] {
+    [("KW", Conv2dParams::of(words).kw)]
+}
+
+fn width_and_stride(words: &[u32]) -> [(&'static str, u32); 2] {
+    [("KW", Conv2dParams::of(words).kw), ("STRIDE", Conv2dParams::of(words).stride)]
+}
+
+fn chunks(words: &[u32]) -> u64 {
+    u64::from(Conv2dParams::of(words).chunks())
 }
 
 /// y = x * w + bias
@@ -113,20 +138,15 @@ pub static CONV2D_FORWARD: Card = Card {
     variants: &[
         subgroup(
             wgsl!("conv2d_forward_subgroup"),
-            |words| {
-                let mut constants = forward_lanes(words).constants();
-                constants.push(("WHOLE_TAPS", u32::from(Conv2dParams::of(words).cin.is_multiple_of(8))));
-                constants
-            },
+            |words| with(forward_lanes(words).constants(), &forward_taps(words)),
             |words| forward_lanes(words).tiles(),
+            |words| forward_lanes(words).menu(1, &forward_taps(words), 1),
         ),
         tiled(
             wgsl!("conv2d_forward_tiled"),
-            |words| {
-                let p = Conv2dParams::of(words);
-                with(forward_tile(words), &[("KW", p.kw)])
-            },
+            |words| with(forward_tile(words).constants(), &width(words)),
             |words| forward_tile(words).tiles(),
+            |words| forward_tile(words).menu(&width(words), 1),
         ),
         plain(wgsl!("conv2d_forward_v1"), |words| {
             let p = Conv2dParams::of(words);
@@ -144,27 +164,15 @@ pub static CONV2D_BACKWARD_INPUT: Card = Card {
     variants: &[
         subgroup(
             wgsl!("conv2d_backward_input_subgroup"),
-            |words| {
-                let p = Conv2dParams::of(words);
-                let phases =
-                    if p.in_h.is_multiple_of(p.stride) && p.in_w.is_multiple_of(p.stride) { p.stride } else { 1 };
-                let mut constants = input_lanes(words).constants();
-                constants.extend([
-                    ("WHOLE_TAPS", u32::from(p.cout.is_multiple_of(8))),
-                    ("STRIDE", p.stride),
-                    ("PHASES", phases),
-                ]);
-                constants
-            },
+            |words| with(input_lanes(words).constants(), &input_taps(words)),
             |words| input_lanes(words).tiles(),
+            |words| input_lanes(words).menu(1, &input_taps(words), 1),
         ),
         tiled(
             wgsl!("conv2d_backward_input_tiled"),
-            |words| {
-                let p = Conv2dParams::of(words);
-                with(input_tile(words), &[("KW", p.kw), ("STRIDE", p.stride)])
-            },
+            |words| with(input_tile(words).constants(), &width_and_stride(words)),
             |words| input_tile(words).tiles(),
+            |words| input_tile(words).menu(&width_and_stride(words), 1),
         ),
         plain(wgsl!("conv2d_backward_input_v1"), |words| {
             let p = Conv2dParams::of(words);
@@ -183,15 +191,14 @@ pub static CONV2D_BACKWARD_WEIGHT: Card = Card {
         subgroup(
             wgsl!("conv2d_backward_weight_subgroup"),
             |words| weight_lanes(words).constants(),
-            |words| u64::from(Conv2dParams::of(words).chunks()) * weight_lanes(words).tiles(),
+            |words| chunks(words) * weight_lanes(words).tiles(),
+            |words| weight_lanes(words).menu(8, &[], chunks(words)),
         ),
         tiled(
             wgsl!("conv2d_backward_weight_tiled"),
-            |words| {
-                let p = Conv2dParams::of(words);
-                with(weight_tile(words), &[("KW", p.kw)])
-            },
-            |words| u64::from(Conv2dParams::of(words).chunks()) * weight_tile(words).tiles(),
+            |words| with(weight_tile(words).constants(), &width(words)),
+            |words| chunks(words) * weight_tile(words).tiles(),
+            |words| weight_tile(words).menu(&width(words), chunks(words)),
         ),
         plain(wgsl!("conv2d_backward_weight_v1"), |words| {
             let p = Conv2dParams::of(words);

@@ -1,9 +1,9 @@
 //! Cards of the matrix products, the transpose and the column sum.
 //! Built by `kernels::matmul` (and `kernels::attention`); twins in `reference::gemm`.
 
-use super::tiles::{Cut, Lanes, Tile, WINDOW_STEP, cut, lanes, subgroup, tile};
+use super::tiles::{Cut, Lanes, Tile, WINDOW_STEP, cut, distinct, lanes, subgroup, tile};
 use crate::shader::card::{
-    Card, Class, Constants, Limits, Params, Variant, Windows, plain, read, update, whole, write,
+    Card, Class, Constants, Limits, Params, Tiling, Variant, Windows, plain, read, update, whole, write,
 };
 use crate::{params, wgsl};
 
@@ -127,18 +127,44 @@ fn windows(p: &MatmulParams, cut: Cut, outer: u32, inner: u32) -> Windows {
     Windows { binding: 1, elements: cut.elements(), starts }
 }
 
+/// How w can be taken in windows.
+fn forward_cut(p: &MatmulParams) -> Option<Cut> {
+    windowed(p, p.k, [p.ldw, p.w_outer, p.w_inner], p.m)
+}
+
 /// Tile of the product, and the windows of w.
 fn forward_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
     let p = MatmulParams::of(words);
-    let cut = windowed(&p, p.k, [p.ldw, p.w_outer, p.w_inner], p.m);
-    lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).windowed(cut)
+    lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).windowed(forward_cut(&p))
+}
+
+/// How dy can be taken in windows.
+fn weight_cut(p: &MatmulParams) -> Option<Cut> {
+    windowed(p, p.m, [p.ldy, p.y_outer, p.y_inner], p.k)
 }
 
 /// Tile of dw, and the windows of dy.
 fn weight_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
     let p = MatmulParams::of(words);
-    let cut = windowed(&p, p.m, [p.ldy, p.y_outer, p.y_inner], p.k);
-    lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).whole_rows().windowed(cut)
+    let lanes = lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner);
+    lanes.whole_rows().windowed(weight_cut(&p))
+}
+
+/// The default tile, and others of `least` rows or more, with and without the cut whose matrices start at these strides.
+fn lanes_menu(
+    words: &[u32],
+    default: (Lanes, Option<Cut>),
+    least: u32,
+    (cut, outer, inner): (Option<Cut>, u32, u32),
+) -> Vec<Tiling> {
+    let p = MatmulParams::of(words);
+    let ways = std::iter::once(default).chain(default.0.others(least, cut));
+    distinct(ways.map(|way| Tiling {
+        name: way.0.name(way.1),
+        constants: window_constants(way),
+        groups: tiles_a_pass(words, way),
+        windows: way.1.map(|cut| windows(&p, cut, outer, inner)),
+    }))
 }
 
 fn window_constants((lanes, cut): (Lanes, Option<Cut>)) -> Constants {
@@ -155,13 +181,14 @@ const fn tiled(
     file: (&'static str, &'static str),
     constants: fn(&[u32]) -> Constants,
     groups: fn(&[u32]) -> u64,
+    menu: fn(&[u32]) -> Vec<Tiling>,
 ) -> Variant {
     let fits = |words: &[u32], _: &Limits| {
         let p = MatmulParams::of(words);
         let strides = p.x_outer | p.x_inner | p.w_outer | p.w_inner | p.y_outer | p.y_inner;
         (p.k | p.n | p.ldx | p.ldw | p.ldy | strides).is_multiple_of(4)
     };
-    Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole }
+    Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole, menu }
 }
 
 fn forward_tile(words: &[u32]) -> Tile {
@@ -189,12 +216,17 @@ pub static MATMUL_FORWARD: Card = Card {
                 wgsl!("matmul_forward_subgroup"),
                 |words| window_constants(forward_lanes(words)),
                 |words| tiles_a_pass(words, forward_lanes(words)),
+                |words| {
+                    let p = MatmulParams::of(words);
+                    lanes_menu(words, forward_lanes(words), 1, (forward_cut(&p), p.w_outer, p.w_inner))
+                },
             )
         },
         tiled(
             wgsl!("matmul_forward_tiled"),
             |words| forward_tile(words).constants(),
             |words| MatmulParams::of(words).batch() * forward_tile(words).tiles(),
+            |words| forward_tile(words).menu(&[], MatmulParams::of(words).batch()),
         ),
         plain(wgsl!("matmul_forward_v1"), |words| {
             let p = MatmulParams::of(words);
@@ -219,12 +251,17 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
                 wgsl!("matmul_backward_weight_subgroup"),
                 |words| window_constants(weight_lanes(words)),
                 |words| tiles_a_pass(words, weight_lanes(words)),
+                |words| {
+                    let p = MatmulParams::of(words);
+                    lanes_menu(words, weight_lanes(words), 8, (weight_cut(&p), p.y_outer, p.y_inner))
+                },
             )
         },
         tiled(
             wgsl!("matmul_backward_weight_tiled"),
             |words| weight_tile(words).constants(),
             |words| MatmulParams::of(words).batch() * weight_tile(words).tiles(),
+            |words| weight_tile(words).menu(&[], MatmulParams::of(words).batch()),
         ),
         plain(wgsl!("matmul_backward_weight_v1"), |words| {
             let p = MatmulParams::of(words);

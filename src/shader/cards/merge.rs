@@ -1,7 +1,7 @@
 //! Card of the merge of task vectors (DeMe eq. 8).
 //! Built by `kernels::merge`; twin in `reference::merge`.
 
-use crate::shader::card::{Card, Class, Params, Variant, per64, read, whole, write};
+use crate::shader::card::{Card, Class, Params, Variant, per64, read, single, whole, write};
 use crate::{params, wgsl};
 
 /// Base and experts are interleaved by chunks of this many elements, so that any number of experts is one binding.
@@ -32,6 +32,7 @@ pub static MERGE_TASK_VECTORS: Card = Card {
         fits: |_, _| true,
         groups: |w| per64(MergeParams::of(w).count),
         windows: whole,
+        menu: single,
     }],
     flops: |w| {
         let p = MergeParams::of(w);

@@ -2,7 +2,7 @@
 //! the chunks: the same two stages suit GPUs and CPU rasterisers, and their order is fixed.
 //! Built by `kernels::group_norm`; twins in `reference::norm`.
 
-use crate::shader::card::{Card, Class, Constants, Params, Variant, per64, plain, read, update, whole, write};
+use crate::shader::card::{Card, Class, Constants, Params, Variant, per64, plain, read, single, update, whole, write};
 use crate::{params, wgsl};
 
 params! {
@@ -69,7 +69,7 @@ fn partials(words: &[u32]) -> u64 {
 }
 
 const fn variant(file: (&'static str, &'static str), class: Class, groups: fn(&[u32]) -> u64) -> Variant {
-    Variant { stem: file.0, source: file.1, class, constants, fits: |_, _| true, groups, windows: whole }
+    Variant { stem: file.0, source: file.1, class, constants, fits: |_, _| true, groups, windows: whole, menu: single }
 }
 
 fn chunk_groups(words: &[u32]) -> u64 {

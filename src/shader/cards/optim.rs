@@ -2,7 +2,7 @@
 //! Built by `kernels::optim`; twins in `reference::optim`.
 
 use super::pointwise::CountParams;
-use crate::shader::card::{Card, Class, Params, Variant, per64, plain, read, update, whole, write};
+use crate::shader::card::{Card, Class, Params, Variant, per64, plain, read, single, update, whole, write};
 use crate::{params, wgsl};
 
 /// Elements that one partial sum of squares covers.
@@ -42,6 +42,7 @@ pub static SUM_SQUARES: Card = Card {
         fits: |_, _| true,
         groups: |w| u64::from(SumSquaresParams::of(w).partials),
         windows: whole,
+        menu: single,
     }],
     flops: |w| 2 * u64::from(SumSquaresParams::of(w).count),
 };

@@ -2,7 +2,7 @@
 //! Built by `kernels::resample`; twins in `reference::resample`.
 
 use super::norm::PIXELS_PER_LANE;
-use crate::shader::card::{Card, Class, Params, Variant, read, whole, write};
+use crate::shader::card::{Card, Class, Params, Variant, read, single, whole, write};
 use crate::{params, wgsl};
 
 params! {
@@ -48,6 +48,7 @@ const fn upsample(file: (&'static str, &'static str)) -> Variant {
         fits: |_, _| true,
         groups: upsample_groups,
         windows: whole,
+        menu: single,
     }
 }
 
@@ -95,6 +96,7 @@ pub static CONCAT_CHANNELS: Card = Card {
         fits: |_, _| true,
         groups: concat_groups,
         windows: whole,
+        menu: single,
     }],
     flops: |_| 0,
 };
@@ -108,6 +110,7 @@ const fn slice(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) ->
         fits: |_, _| true,
         groups,
         windows: whole,
+        menu: single,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tiles of the matrix products and convolutions: which part of the output one workgroup computes.
 //! Called by `gemm` and `conv`.
 
-use crate::shader::card::{Class, Constants, Limits, Variant, WINDOW_ELEMENTS, whole};
+use crate::shader::card::{Class, Constants, Limits, Tiling, Variant, WINDOW_ELEMENTS, whole};
 
 /// A tile of the `_subgroup` variants: R rows of 8 lanes of V columns each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,42 @@ impl Lanes {
     pub(super) fn tiles(self) -> u64 {
         u64::from(self.rows.div_ceil(self.r)) * u64::from(self.columns.div_ceil(8 * self.v))
     }
+
+    /// `r8v4`: rows and columns of a lane; `w` where one side comes in windows.
+    pub(super) fn name(self, cut: Option<Cut>) -> String {
+        format!("r{}v{}{}", self.r, self.v, if cut.is_some() { "w" } else { "" })
+    }
+
+    /// This tile and others of `least` rows or more, without windows; then, where there is a cut, with them.
+    pub(super) fn others(self, least: u32, cut: Option<Cut>) -> impl Iterator<Item = (Self, Option<Cut>)> {
+        let most = self.rows.next_power_of_two().max(self.r);
+        let heights = move || [4, 8, 16].into_iter().filter(move |&r| (least..=most).contains(&r));
+        let windowed = cut.filter(|_| self.v == 4);
+        let plain = heights().map(move |r| (Self { r, ..self }, None));
+        plain.chain(windowed.into_iter().flat_map(move |cut| heights().map(move |r| (Self { r, ..self }, Some(cut)))))
+    }
+
+    /// The ways of a variant without windows: `more` constants, `times` the tiles of one output.
+    pub(super) fn menu(self, least: u32, more: &[(&'static str, u32)], times: u64) -> Vec<Tiling> {
+        let way = |(lanes, _): (Self, Option<Cut>)| Tiling {
+            name: lanes.name(None),
+            constants: [&lanes.constants(), more].concat(),
+            groups: times * lanes.tiles(),
+            windows: None,
+        };
+        distinct(std::iter::once((self, None)).chain(self.others(least, None)).map(way))
+    }
+}
+
+/// The first of each name.
+pub(super) fn distinct(ways: impl Iterator<Item = Tiling>) -> Vec<Tiling> {
+    let mut menu: Vec<Tiling> = Vec::new();
+    for way in ways {
+        if menu.iter().all(|known| known.name != way.name) {
+            menu.push(way);
+        }
+    }
+    menu
 }
 
 /// How a matrix [rows, columns] is taken in windows of whole rows (`shader::card::Windows`).
@@ -110,9 +146,10 @@ pub(super) const fn subgroup(
     file: (&'static str, &'static str),
     constants: fn(&[u32]) -> Constants,
     groups: fn(&[u32]) -> u64,
+    menu: fn(&[u32]) -> Vec<Tiling>,
 ) -> Variant {
     let fits = |_: &[u32], limits: &Limits| limits.subgroup == 8;
-    Variant { stem: file.0, source: file.1, class: Class::Cpu, constants, fits, groups, windows: whole }
+    Variant { stem: file.0, source: file.1, class: Class::Cpu, constants, fits, groups, windows: whole, menu }
 }
 
 /// A tile of the `_tiled` variants: TY x TX threads of RM rows x 4 columns each.
@@ -124,6 +161,11 @@ pub(super) struct Tile {
     rows: u32,
     columns: u32,
 }
+
+/// All tiles, as (RM, TY, TX): 16x32 to 128x128, each within the 256 invocations and 16 KiB that every adapter grants.
+/// Every thread loads as many vectors as the others: TX divides 4 RM, TY divides 16; RM comes in fours.
+const TILES: [(u32, u32, u32); 9] =
+    [(4, 4, 8), (4, 8, 8), (4, 8, 16), (8, 8, 8), (4, 16, 16), (8, 8, 16), (8, 16, 16), (8, 8, 32), (16, 8, 32)];
 
 /// Workgroups that a GPU wants before larger tiles pay.
 const ENOUGH: f64 = 128.0;
@@ -148,5 +190,24 @@ impl Tile {
 
     pub(super) fn tiles(self) -> u64 {
         u64::from(self.rows.div_ceil(self.rm * self.ty)) * u64::from(self.columns.div_ceil(4 * self.tx))
+    }
+
+    /// `64x64r4`: rows x columns of the tile, rows of a thread.
+    fn name(self) -> String {
+        format!("{}x{}r{}", self.rm * self.ty, 4 * self.tx, self.rm)
+    }
+
+    /// This tile and those that do not reach far beyond the output: `more` constants, `times` the tiles of one output.
+    pub(super) fn menu(self, more: &[(&'static str, u32)], times: u64) -> Vec<Tiling> {
+        let (high, wide) = (self.rows.next_power_of_two().max(16), self.columns.next_power_of_two().max(32));
+        let others = TILES.map(|(rm, ty, tx)| Self { rm, ty, tx, ..self });
+        let apt = others.into_iter().filter(|tile| tile.rm * tile.ty <= high && 4 * tile.tx <= wide);
+        let way = |tile: Self| Tiling {
+            name: tile.name(),
+            constants: [&tile.constants(), more].concat(),
+            groups: times * tile.tiles(),
+            windows: None,
+        };
+        distinct(std::iter::once(self).chain(apt).map(way))
     }
 }

@@ -1,0 +1,169 @@
+//! Which variant and tiling each kernel takes at which parameters, as it was measured; read and written as JSON.
+//! Called by `plan` and `autotune`; `train` and `cli` keep it beside what was computed with it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::io::{atomic, hash, json as json_file};
+use crate::recording::Op;
+use crate::shader::{Candidate, Class, FieldKind, Limits, Tiling, Variant};
+
+/// Choices by kernel and parameters, in text: `matmul_forward 64,128,...` -> `matmul_forward_tiled 64x64r4`. What is not in
+/// it takes the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tuning(BTreeMap<String, String>);
+
+/// How a choice is written: the variant's stem, and the tiling where it has several.
+pub(super) fn choice(variant: &Variant, tiling: &Tiling) -> String {
+    format!("{} {}", variant.stem, tiling.name).trim_end().to_owned()
+}
+
+/// The kernel's word and its parameters.
+pub(super) fn key(op: &Op) -> String {
+    let mut text = op.card.word.to_owned();
+    for (i, (field, &word)) in op.card.params.iter().zip(&op.params).enumerate() {
+        let separator = if i == 0 { ' ' } else { ',' };
+        // Writing to a String does not fail.
+        let _ = match field.kind {
+            FieldKind::U32 => write!(text, "{separator}{word}"),
+            FieldKind::F32 => write!(text, "{separator}{}", f32::from_bits(word)),
+        };
+    }
+    text
+}
+
+impl Tuning {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
+    pub(super) fn set(&mut self, key: String, choice: String) {
+        self.0.insert(key, choice);
+    }
+
+    /// Whether the other's choices are all among these.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.0.iter().all(|(key, choice)| self.get(key) == Some(choice))
+    }
+
+    /// Takes over the choices of another, which win.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend(other.0.iter().map(|(key, choice)| (key.clone(), choice.clone())));
+    }
+
+    /// The choice for this op, where there is one that this adapter can run.
+    pub(super) fn find(&self, op: &Op, class: Class, limits: &Limits) -> Option<Candidate> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let wanted = self.get(&key(op))?;
+        op.card.candidates(&op.params, class, limits).into_iter().find(|(v, tiling)| choice(v, tiling) == wanted)
+    }
+
+    /// An object of texts.
+    pub fn to_json(&self) -> Map<String, Value> {
+        self.0.iter().map(|(key, choice)| (key.clone(), json!(choice))).collect()
+    }
+
+    /// None where a value is no text.
+    fn from_json(map: &Map<String, Value>) -> Option<Self> {
+        let pair = |(key, choice): (&String, &Value)| Some((key.clone(), choice.as_str()?.to_owned()));
+        map.iter().map(pair).collect::<Option<_>>().map(Self)
+    }
+
+    /// Identifies it in a few characters.
+    pub fn sha256(&self) -> String {
+        hash::of_bytes(Value::Object(self.to_json()).to_string().as_bytes())
+    }
+}
+
+/// A file of tunings by device: `{"version": 1, "devices": {"<adapter, driver, shaders>": {...}}}`.
+#[derive(Debug, Clone)]
+pub struct TuningFile {
+    pub path: PathBuf,
+    /// Adapter, driver and shaders: what was measured on others says nothing here.
+    pub device: String,
+}
+
+const VERSION: u64 = 1;
+
+fn render(devices: Map<String, Value>) -> String {
+    let file = [("version".to_owned(), json!(VERSION)), ("devices".to_owned(), Value::Object(devices))];
+    json_file::render(&Map::from_iter(file))
+}
+
+impl TuningFile {
+    /// The devices in the file; none where there is no file.
+    fn devices(&self) -> Result<Map<String, Value>> {
+        if !self.path.exists() {
+            return Ok(Map::new());
+        }
+        let map = json_file::read_object(&self.path)?;
+        let wrong = |what: &str, problem: &str| {
+            Error::format(&self.path, what, problem, "remove the file; what was tuned is measured again")
+        };
+        if map.get("version").and_then(Value::as_u64) != Some(VERSION) {
+            return Err(wrong("version", "is not 1"));
+        }
+        match map.get("devices") {
+            Some(Value::Object(devices)) => Ok(devices.clone()),
+            _ => Err(wrong("devices", "is no object")),
+        }
+    }
+
+    /// What the file says of this device; None where it says nothing of it.
+    ///
+    /// # Errors
+    /// `Format` where the file is no such object.
+    pub fn read(&self) -> Result<Option<Tuning>> {
+        let devices = self.devices()?;
+        let Some(own) = devices.get(&self.device) else { return Ok(None) };
+        let tuning = own.as_object().and_then(Tuning::from_json);
+        let hint = "remove the file; what was tuned is measured again";
+        tuning.map(Some).ok_or_else(|| Error::format(&self.path, "devices", "holds no choices", hint))
+    }
+
+    /// A file's text that says this of this device alone.
+    pub fn text(&self, tuning: &Tuning) -> String {
+        render(Map::from_iter([(self.device.clone(), Value::Object(tuning.to_json()))]))
+    }
+
+    /// Says of this device what a run began with, unless the file does already.
+    ///
+    /// # Errors
+    /// `Usage` where the file says something else of this device by now; else as `merge`.
+    pub fn begin(&self, tuning: &Tuning) -> Result<()> {
+        match self.read()? {
+            None => self.merge(tuning),
+            Some(known) if known.covers(tuning) => Ok(()),
+            Some(_) => {
+                let message = format!("{} was written while this began", self.path.display());
+                Err(Error::usage(message, "begin again; it goes on from there"))
+            }
+        }
+    }
+
+    /// Adds choices to what the file says of this device; they win. Written whole or not at all.
+    ///
+    /// # Errors
+    /// As `read`, and `Io`.
+    pub fn merge(&self, tuning: &Tuning) -> Result<()> {
+        let mut devices = self.devices()?;
+        let mut all = self.read()?.unwrap_or_default();
+        all.extend(tuning);
+        devices.insert(self.device.clone(), Value::Object(all.to_json()));
+        atomic::write(&self.path, render(devices).as_bytes())
+    }
+}
