@@ -26,6 +26,7 @@ mod conformance {
     mod profile;
     pub mod resample;
     pub mod training;
+    mod tuning;
     pub mod winograd;
     mod winograd_route;
 }

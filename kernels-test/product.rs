@@ -31,5 +31,7 @@ mod resume;
 mod sample;
 #[path = "product/search.rs"]
 mod search;
+#[path = "product/tune.rs"]
+mod tune;
 #[path = "product/usage.rs"]
 mod usage;

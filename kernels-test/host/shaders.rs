@@ -27,7 +27,8 @@ fn parameters() -> BTreeMap<&'static str, BTreeSet<Vec<u32>>> {
 fn renderings(variant: &Variant, parameters: &BTreeSet<Vec<u32>>) -> BTreeMap<Constants, (String, Option<usize>)> {
     let fitting = parameters.iter().filter(|p| (variant.fits)(p, &translate::LIMITS));
     fitting
-        .map(|p| ((variant.constants)(p), (variant.windows)(p).map(|w| w.binding)))
+        .flat_map(|p| variant.tilings(p))
+        .map(|tiling| (tiling.constants, tiling.windows.map(|w| w.binding)))
         .map(|(constants, windowed)| {
             let text = template::render(variant, &constants).unwrap();
             (constants, (text, windowed))
@@ -176,6 +177,72 @@ fn every_variant_is_well_formed_and_agrees_with_its_card() {
     }
     assert!(failures.is_empty(), "{} of {texts} shaders:\n{}", failures.len(), failures.join("\n"));
     assert!(texts >= cards::all().count());
+}
+
+/// Large matrices and images, where every tile can be worth it.
+fn large() -> Vec<(&'static Card, Vec<u32>)> {
+    use deme::shader::card::Params;
+    use deme::shader::cards::{conv, gemm};
+    let p = gemm::MatmulParams::plain(1024, 1024, 1024).words();
+    let c = conv::Conv2dParams {
+        batch: 16,
+        in_h: 32,
+        in_w: 32,
+        cin: 128,
+        out_h: 32,
+        out_w: 32,
+        cout: 128,
+        kh: 3,
+        kw: 3,
+        stride: 1,
+        pad_top: 1,
+        pad_left: 1,
+        has_bias: 1,
+        chunk: 64,
+    };
+    let c = c.words();
+    let matmuls = [&gemm::MATMUL_FORWARD, &gemm::MATMUL_BACKWARD_WEIGHT].map(|card| (card, p.clone()));
+    let convs = conv::CARDS.iter().map(|&card| (card, c.clone()));
+    matmuls.into_iter().chain(convs).collect()
+}
+
+#[test]
+fn menus_begin_with_the_default_and_name_each_tiling_once() {
+    let mut known: Vec<(&Card, Vec<u32>)> = large();
+    for (word, all) in parameters() {
+        known.extend(all.into_iter().map(|p| (cards::find(word).unwrap(), p)));
+    }
+    for (card, p) in known {
+        for variant in card.variants.iter().filter(|v| (v.fits)(&p, &translate::LIMITS)) {
+            let (tilings, menu) = (variant.tilings(&p), (variant.menu)(&p));
+            assert_eq!(tilings[0], variant.tiling(&p), "{} {p:?}", variant.stem);
+            assert!(menu.is_empty() || tilings.iter().all(|t| !t.name.is_empty()), "{}", variant.stem);
+            let names: BTreeSet<_> = tilings.iter().map(|t| &t.name).collect();
+            let texts: BTreeSet<_> = tilings.iter().map(|t| &t.constants).collect();
+            assert_eq!((names.len(), texts.len()), (tilings.len(), tilings.len()), "{} {p:?}", variant.stem);
+            assert!(tilings.iter().all(|t| t.groups > 0 && !t.name.contains(' ')), "{}", variant.stem);
+        }
+    }
+}
+
+/// 16x32 to 128x128, each well-formed in all languages.
+#[test]
+fn large_shapes_are_offered_every_tile() {
+    for (card, p) in large() {
+        let variant = card.variants.iter().find(|v| v.stem.ends_with("_tiled")).unwrap();
+        let tilings = variant.tilings(&p);
+        for wanted in ["16x32", "32x32", "32x64", "64x32", "64x64", "64x128", "128x64", "128x128"] {
+            assert!(tilings.iter().any(|t| t.name.split('r').next() == Some(wanted)), "{} {wanted}", variant.stem);
+        }
+        for tiling in tilings {
+            let text = template::render(variant, &tiling.constants).unwrap();
+            let checked = parse(&text).and_then(|(module, info)| {
+                check_entry(variant, &module)?;
+                translate::translate(&module, &info, variant.stem).map(|_| ()).map_err(|e| e.to_string())
+            });
+            assert_eq!(checked, Ok(()), "{} {}", variant.stem, tiling.name);
+        }
+    }
 }
 
 /// The checks above notice what they are for.

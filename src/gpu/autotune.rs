@@ -21,7 +21,7 @@ pub enum Event<'a> {
     Begin { shapes: usize, seconds: f64 },
     /// The next one, by its label.
     Shape { label: &'a str },
-    /// A candidate was fastest, and does not compute what the default does.
+    /// A candidate does not compute what the default does.
     Wrong { label: &'a str, choice: &'a str },
     /// How many were measured, how many of those leave the default, how many keep it because the time was up.
     End { measured: usize, changed: usize, left: usize, seconds: f64 },

@@ -22,9 +22,7 @@ pub(super) struct Scratch {
 pub(super) struct Verdict {
     /// Index of the fastest that agrees with the default; 0 where none is faster beyond the noise.
     pub winner: usize,
-    /// Its time over the default's.
-    pub ratio: f64,
-    /// Those that were fastest and wrong.
+    /// Those that do not agree.
     pub wrong: Vec<usize>,
 }
 
@@ -118,30 +116,28 @@ impl Scratch {
         Plan::new(&self.gpu, recording, &externals, &options)
     }
 
-    /// What the candidate leaves in the outputs, which are zero before.
-    fn outputs(&mut self, op: &Op, candidate: &Candidate) -> Result<Vec<f32>> {
-        let mut plan = self.plan(op, candidate, 1)?;
-        let sizes: Vec<u64> = op.writes.iter().chain(&op.updates).map(Tensor::elements).collect();
-        for (storage, &elements) in self.outputs.iter().zip(&sizes) {
-            self.gpu.clear(storage, elements)?;
-        }
-        plan.run(&[])?;
-        plan.wait()?;
+    /// What the op's outputs hold.
+    fn outputs(&self, op: &Op) -> Result<Vec<f32>> {
         let mut values = Vec::new();
-        for (storage, &elements) in self.outputs.iter().zip(&sizes) {
-            for at in (0..elements).step_by(PIECE as usize) {
-                values.extend(self.gpu.read(storage, at, PIECE.min(elements - at))?);
+        for (storage, t) in self.outputs.iter().zip(op.writes.iter().chain(&op.updates)) {
+            for at in (0..t.elements()).step_by(PIECE as usize) {
+                values.extend(self.gpu.read(storage, at, PIECE.min(t.elements() - at))?);
             }
         }
         Ok(values)
     }
 
-    fn entry(&mut self, op: &Op, index: usize, candidate: &Candidate, times: u64) -> Result<Entry> {
+    /// Makes the candidate ready and runs it from outputs of zero, which warms it up, and once more for its time. Gives what
+    /// the first run left too.
+    fn enter(&mut self, op: &Op, index: usize, candidate: &Candidate, times: u64) -> Result<(Entry, Vec<f32>)> {
         let mut plan = self.plan(op, candidate, times)?;
-        // The first run warms up.
+        for (storage, t) in self.outputs.iter().zip(op.writes.iter().chain(&op.updates)) {
+            self.gpu.clear(storage, t.elements())?;
+        }
         plan.timed(&[])?;
+        let left = self.outputs(op)?;
         let seconds = vec![plan.timed(&[])?];
-        Ok(Entry { index, plan, seconds })
+        Ok((Entry { index, plan, seconds }, left))
     }
 
     /// Times the candidates in turn; None where the time is up before there is a verdict.
@@ -149,6 +145,7 @@ impl Scratch {
         let late = || end.is_some_and(|end| Instant::now() >= end);
         let times = (FLOPS / op.cost().flops.max(1)).clamp(1, REPEATS);
         let mut entries: Vec<Entry> = Vec::new();
+        let (mut expected, mut wrong) = (Vec::new(), Vec::new());
         // The first of each variant, then the others of those that are near.
         for first in [true, false] {
             for (index, candidate) in candidates.iter().enumerate() {
@@ -159,8 +156,14 @@ impl Scratch {
                 if leads != first || hopeless {
                     continue;
                 }
-                match self.entry(op, index, candidate, times) {
-                    Ok(entry) => entries.push(entry),
+                match self.enter(op, index, candidate, times) {
+                    Ok((entry, left)) if index == 0 => {
+                        entries.push(entry);
+                        expected = left;
+                    }
+                    // A wrong one is out before anything is compared with its time.
+                    Ok((entry, left)) if agree(&expected, &left) => entries.push(entry),
+                    Ok(_) => wrong.push(index),
                     Err(e @ (Error::DeviceLost { .. } | Error::Timeout { .. })) => return Err(e),
                     // One that cannot run here has lost.
                     Err(_) => {}
@@ -181,38 +184,22 @@ impl Scratch {
                 return Ok(None);
             }
         }
-        self.decide(op, candidates, entries)
+        let winner = decide(&mut entries)?;
+        Ok(Some(Verdict { winner, wrong }))
     }
+}
 
-    /// The fastest against the default once more, and whether it is right.
-    fn decide(&mut self, op: &Op, candidates: &[Candidate], mut entries: Vec<Entry>) -> Result<Option<Verdict>> {
-        let mut wrong = Vec::new();
-        let mut expected = None;
-        loop {
-            let (default, others) = entries.split_at_mut(1);
-            let Some(default) = default.first_mut() else { return Ok(None) };
-            let fastest = others.iter_mut().min_by(|a, b| a.median().total_cmp(&b.median()));
-            let Some(fastest) = fastest.filter(|f| f.median() <= MARGIN * default.median()) else {
-                return Ok(Some(Verdict { winner: 0, ratio: 1.0, wrong }));
-            };
-            for _ in 0..ROUNDS {
-                default.run()?;
-                fastest.run()?;
-            }
-            let (index, ratio) = (fastest.index, fastest.median() / default.median());
-            if ratio <= MARGIN {
-                if expected.is_none() {
-                    expected = Some(self.outputs(op, &candidates[0])?);
-                }
-                let got = self.outputs(op, &candidates[index])?;
-                if expected.as_ref().is_some_and(|expected| agree(expected, &got)) {
-                    return Ok(Some(Verdict { winner: index, ratio, wrong }));
-                }
-                wrong.push(index);
-            }
-            entries.retain(|e| e.index != index);
+/// The fastest against the default, which comes first, once more: its index, or 0.
+fn decide(entries: &mut [Entry]) -> Result<usize> {
+    let Some((default, others)) = entries.split_first_mut() else { return Ok(0) };
+    let Some(fastest) = others.iter_mut().min_by(|a, b| a.median().total_cmp(&b.median())) else { return Ok(0) };
+    if fastest.median() <= MARGIN * default.median() {
+        for _ in 0..ROUNDS {
+            default.run()?;
+            fastest.run()?;
         }
     }
+    Ok(if fastest.median() <= MARGIN * default.median() { fastest.index } else { 0 })
 }
 
 /// A candidate that has not lost yet.

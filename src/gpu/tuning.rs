@@ -167,3 +167,72 @@ impl TuningFile {
         atomic::write(&self.path, render(devices).as_bytes())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::shader::card::{DEFAULT_LIMITS, Params};
+    use crate::shader::cards::gemm::{MATMUL_FORWARD, MatmulParams};
+
+    fn op(m: u32) -> Op {
+        let params = MatmulParams { alpha: 0.125, ..MatmulParams::plain(m, 256, 256) }.words();
+        Op { card: &MATMUL_FORWARD, params, reads: Vec::new(), writes: Vec::new(), updates: Vec::new() }
+    }
+
+    fn one(m: u32, choice: &str) -> Tuning {
+        Tuning(BTreeMap::from([(key(&op(m)), choice.to_owned())]))
+    }
+
+    #[test]
+    fn a_choice_is_found_by_kernel_and_parameters_and_only_where_it_can_run() {
+        assert_eq!(key(&op(512)), "matmul_forward 512,256,256,1,1,256,256,256,0,0,0,0,0,0,0.125,0");
+        let find = |tuning: &Tuning, m| tuning.find(&op(m), Class::Gpu, &DEFAULT_LIMITS);
+        let known = one(512, "matmul_forward_tiled 64x64r8");
+        let (variant, tiling) = find(&known, 512).unwrap();
+        assert_eq!((variant.stem, tiling.name.as_str()), ("matmul_forward_tiled", "64x64r8"));
+        assert_eq!(tiling.constants, [("RM", 8), ("TY", 8), ("TX", 16)]);
+        assert_eq!(find(&known, 513), None);
+        // Of a later version, of another kind of adapter, and the naive one beside others.
+        for choice in ["matmul_forward_tiled 7x7", "matmul_forward_subgroup r8v4", "matmul_forward_v1", ""] {
+            assert_eq!(find(&one(512, choice), 512), None, "{choice}");
+        }
+    }
+
+    #[test]
+    fn a_file_keeps_what_each_device_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |device: &str| TuningFile { path: dir.path().join("t.json"), device: device.to_owned() };
+        assert_eq!(of("a").read().unwrap(), None);
+        of("a").merge(&one(1, "x")).unwrap();
+        of("b").merge(&one(1, "y")).unwrap();
+        of("a").merge(&one(2, "z")).unwrap();
+        let mut both = one(1, "x");
+        both.extend(&one(2, "z"));
+        assert_eq!(of("a").read().unwrap(), Some(both.clone()));
+        assert_eq!(of("b").read().unwrap(), Some(one(1, "y")));
+        assert_eq!(of("another driver").read().unwrap(), None);
+        of("a").begin(&one(1, "x")).unwrap();
+        assert_eq!(of("a").read().unwrap(), Some(both), "a record that is there stays");
+        assert!(of("a").begin(&one(1, "w")).is_err());
+        of("c").begin(&Tuning::default()).unwrap();
+        assert_eq!(of("c").read().unwrap(), Some(Tuning::default()), "none is a record too");
+        std::fs::write(&of("a").path, of("a").text(&one(3, "v"))).unwrap();
+        assert_eq!(of("a").read().unwrap(), Some(one(3, "v")));
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = TuningFile { path: dir.path().join("t.json"), device: "a".into() };
+        let whole = file.text(&one(1, "x"));
+        for text in
+            ["", "{", "[]", "{}", r#"{"version": 2, "devices": {}}"#, r#"{"version": 1}"#, &whole[..whole.len() / 2]]
+        {
+            std::fs::write(&file.path, text).unwrap();
+            assert!(file.read().is_err_and(|e| e.to_string().contains("t.json")), "{text:?}");
+        }
+        std::fs::write(&file.path, r#"{"version": 1, "devices": {"a": {"matmul_forward 1": 2}}}"#).unwrap();
+        assert!(file.read().is_err());
+    }
+}

@@ -96,6 +96,18 @@ pub fn untouched(op: &Op, before: &Words, after: &Words) -> Result<Words, String
 
 /// Runs the op `runs` times from the same contents; the buffers after each run, with their guard words.
 pub fn run(op: &Op, dtypes: &[DType], before: &Words, checked: bool, runs: usize) -> Result<Vec<Words>, String> {
+    run_in(None, op, dtypes, before, checked, runs)
+}
+
+/// The same in its only variant's tiling of this name.
+pub fn run_in(
+    tiling: Option<&str>,
+    op: &Op,
+    dtypes: &[DType],
+    before: &Words,
+    checked: bool,
+    runs: usize,
+) -> Result<Vec<Words>, String> {
     // wgpu 30 asserts in a wait when another thread submits meanwhile.
     static BUSY: Mutex<()> = Mutex::new(());
     let _alone = BUSY.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +137,9 @@ pub fn run(op: &Op, dtypes: &[DType], before: &Words, checked: bool, runs: usize
         writes: moved(&op.writes),
         updates: moved(&op.updates),
     });
-    let options = PlanOptions { checked, ..PlanOptions::default() };
+    let suffix = op.card.variants[0].stem.strip_prefix(op.card.word).unwrap_or_default().trim_start_matches('_');
+    let options =
+        PlanOptions { checked, variant: tiling.map(|_| suffix.to_owned()), tiling: tiling.map(str::to_owned) };
     let mut plan = Plan::new(gpu, rec, &externals, &options).map_err(fail)?;
     let band = vec![GUARD_WORD; GUARD];
     let mut results = Vec::new();

@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::gradient;
 use deme::error::Result;
 use deme::recording::{Op, Tensor};
-use deme::shader::card::Class;
+use deme::shader::card::{Class, Variant};
 use deme::shape::DType;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -27,6 +27,8 @@ pub struct Report {
     pub failures: Vec<String>,
     /// Cases by variant stem: one op, in one variant, checked and unchecked, rerun.
     pub counts: BTreeMap<&'static str, usize>,
+    /// By variant stem and tiling: cases that offered it, and cases that took it.
+    pub tilings: BTreeMap<(&'static str, String), [usize; 2]>,
     /// Kernel words with their floors.
     pub floors: BTreeMap<&'static str, usize>,
     pub gradients: usize,
@@ -56,6 +58,9 @@ impl Entry {
             for (stem, n) in &report.counts {
                 text += &format!("{stem} {n}, ");
             }
+            for ((stem, tiling), [_, n]) in &report.tilings {
+                text += &format!("{stem} {tiling} {n}, ");
+            }
             text += &format!(
                 "gradients {}, rejections {}, faults {}\n",
                 report.gradients, report.rejections, report.faults
@@ -72,6 +77,11 @@ impl Entry {
         assert!(failures.is_empty(), "{}: {} failures\n{shown}", self.name, failures.len());
     }
 }
+
+/// Cases that offer a tiling, for each that runs it: its shader differs from others of the variant in constants alone.
+const TILING_STEP: usize = 4;
+/// Cases that every tiling runs at least.
+const FLOOR_TILING: usize = 5;
 
 pub struct Family {
     all: &'static [Entry],
@@ -128,11 +138,13 @@ pub struct Trial<'a> {
     pub twinned: Twinned,
     /// Contents, poisoned.
     pub words: Words,
+    /// The tiling's name, where it is not the first.
+    pub tiling: Option<String>,
 }
 
 impl<'a> Trial<'a> {
     pub fn new(op: &'a Op, dtypes: &'a [DType], before: &[Vec<u32>]) -> Self {
-        Self { op, dtypes, twinned: twinned(op, dtypes, before), words: device::poisoned(op, before) }
+        Self { op, dtypes, twinned: twinned(op, dtypes, before), words: device::poisoned(op, before), tiling: None }
     }
 
     /// Checked once, unchecked twice: each held to the twin, reruns equal bit for bit, and on a CPU rasteriser (where no
@@ -143,8 +155,9 @@ impl<'a> Trial<'a> {
         tolerance: &Tolerance,
         tamper: impl Fn(usize, &mut Words),
     ) -> std::result::Result<Words, Failure> {
-        let run =
-            |checked, runs| device::run(self.op, self.dtypes, &self.words, checked, runs).map_err(Failure::Device);
+        let tiling = self.tiling.as_deref();
+        let run = |checked, runs| device::run_in(tiling, self.op, self.dtypes, &self.words, checked, runs);
+        let run = |checked, runs| run(checked, runs).map_err(Failure::Device);
         let mut results = run(true, 1)?;
         results.extend(run(false, 2)?);
         let mut inner = Vec::new();
@@ -193,11 +206,20 @@ impl Family {
             for variant in device::fitting(op) {
                 let forced = Op { card: device::forced(op.card, variant), ..op.clone() };
                 *self.report.counts.entry(variant.stem).or_default() += 1;
-                match Trial::new(&forced, &dtypes, &state).conform(tolerance, |_, _| ()) {
+                let mut trial = Trial::new(&forced, &dtypes, &state);
+                match trial.conform(tolerance, |_, _| ()) {
                     Ok(words) => kept = kept.or(Some(words)),
                     Err(e) => {
                         let params = &op.params;
                         self.fail(format!("{name}: op {k} {} as {} {params:?}: {e:?}", op.label(), variant.stem));
+                    }
+                }
+                for tiling in self.others(variant, &op.params) {
+                    trial.tiling = Some(tiling);
+                    if let Err(e) = trial.conform(tolerance, |_, _| ()) {
+                        let (params, tiling) = (&op.params, &trial.tiling);
+                        let stem = variant.stem;
+                        self.fail(format!("{name}: op {k} {} as {stem} {tiling:?} {params:?}: {e:?}", op.label()));
                     }
                 }
             }
@@ -207,6 +229,20 @@ impl Family {
                 state[b] = words;
             }
         }
+    }
+
+    /// The tilings beside the first that this case runs: of each, one in `TILING_STEP` of the cases that offer it.
+    fn others(&mut self, variant: &'static Variant, params: &[u32]) -> Vec<String> {
+        let mut taken = Vec::new();
+        for tiling in variant.tilings(params).into_iter().skip(1) {
+            let [offered, ran] = self.report.tilings.entry((variant.stem, tiling.name.clone())).or_default();
+            if offered.is_multiple_of(TILING_STEP) {
+                *ran += 1;
+                taken.push(tiling.name);
+            }
+            *offered += 1;
+        }
+        taken
     }
 
     /// Compares the tape's gradients with central differences of the twins, in f64.
@@ -264,6 +300,11 @@ impl Family {
                 if n < floor && (n > 0 || device::runs_here(word, variant)) {
                     self.fail(format!("{}: {n} cases, at least {floor} are wanted", variant.stem));
                 }
+            }
+        }
+        for ((stem, tiling), [_, ran]) in self.report.tilings.clone() {
+            if ran < FLOOR_TILING {
+                self.fail(format!("{stem} {tiling}: {ran} cases, at least {FLOOR_TILING} are wanted"));
             }
         }
         self.report

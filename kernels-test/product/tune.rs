@@ -1,0 +1,153 @@
+//! `--autotune`: measured once and kept, recorded with what was computed, and never in the way.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Map, Value, json};
+
+use super::resume::wait_for;
+use super::run::{Ran, tiny};
+use super::train::{Place, assert_same, newest};
+
+/// `deme ARGUMENTS...` with a cache of its own.
+fn deme(cache: &Path, arguments: &[&str]) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_deme")).args(arguments).env("DEME_CACHE", cache).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn sample(dir: &Path, model: &Path, name: &str, mode: &str) -> (Ran, PathBuf) {
+    let out = dir.join(name);
+    let (model, path) = (model.to_str().unwrap(), out.to_str().unwrap());
+    let ran = deme(
+        &dir.join("cache"),
+        &["sample", "--num", "1", "--steps", "2", "--model", model, "--out", path, "--autotune", mode],
+    );
+    (ran, out)
+}
+
+fn pixels(path: &Path) -> Vec<u8> {
+    image::open(path).unwrap().into_rgb8().into_raw()
+}
+
+fn cached(dir: &Path) -> PathBuf {
+    let files: Vec<_> = fs::read_dir(dir.join("cache/tuning")).unwrap().map(|e| e.unwrap().path()).collect();
+    let files: Vec<_> = files.into_iter().filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+    assert_eq!(files.len(), 1, "one file for this adapter, driver and shaders: {files:?}");
+    files[0].clone()
+}
+
+#[test]
+fn tuning_is_kept_used_again_and_ignored_where_it_is_broken_or_foreign() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path();
+    let model = tiny(&dir.join("model"), 3);
+    let (off, plain) = sample(dir, &model, "off.png", "off");
+    assert!(!off.exits(0).err.contains("tun"), "nothing is said");
+    assert!(!dir.join("cache/tuning").exists());
+    let (full, first) = sample(dir, &model, "full.png", "full");
+    let full = full.exits(0);
+    assert!(full.err.contains("kernel shapes for this adapter, once\n") && full.err.contains("tuned "), "{}", full.err);
+    let file = cached(dir);
+    let kept = fs::read_to_string(&file).unwrap();
+    // A second start measures nothing.
+    let (again, second) = sample(dir, &model, "again.png", "cached");
+    assert!(!again.exits(0).err.contains("tun"));
+    assert_eq!(pixels(&second), pixels(&first));
+    let text = fs::read(&second).unwrap();
+    let needle = b"tuning\0";
+    assert!(text.windows(needle.len()).any(|w| w == needle), "the picture tells its tuning");
+    assert!(!fs::read(&plain).unwrap().windows(needle.len()).any(|w| w == needle));
+    // As a record of a run.
+    let (by_file, third) = sample(dir, &model, "file.png", file.to_str().unwrap());
+    by_file.exits(0);
+    assert_eq!(pixels(&third), pixels(&first));
+
+    let other = kept.replace("shaders ", "shaders of another version ");
+    assert_ne!(other, kept);
+    for (i, (damaged, warns)) in
+        [(&kept[..kept.len() / 2], true), ("", true), ("[]", true), (&other, false)].iter().enumerate()
+    {
+        fs::write(&file, damaged).unwrap();
+        let (ran, out) = sample(dir, &model, &format!("damaged{i}.png"), "cached");
+        assert_eq!(ran.exits(0).err.contains("what was tuned is not used"), *warns, "damage {i}");
+        assert_eq!(pixels(&out), pixels(&plain), "damage {i}: as without tuning");
+    }
+    let (ran, _) = sample(dir, &model, "foreign.png", file.to_str().unwrap());
+    assert!(ran.exits(2).err.contains("says nothing of"));
+    fs::write(&file, "{").unwrap();
+    sample(dir, &model, "repaired.png", "full").0.exits(0);
+    assert!(fs::read_to_string(&file).unwrap().contains("\"version\": 1"), "a broken file is replaced");
+    let (ran, _) = sample(dir, &model, "typo.png", "ful");
+    ran.complains(
+        2,
+        "--autotune ful is no mode, and no file of that name is there",
+        "give cached, full, off, or the tuning.json of a run",
+    );
+}
+
+/// The tuning file with every choice replaced by the tiled variant, which adds up in another way than a CPU's default.
+fn turned(text: &str, variant: &str) -> String {
+    let mut file: Map<String, Value> = serde_json::from_str(text).unwrap();
+    for device in file["devices"].as_object_mut().unwrap().values_mut() {
+        for (key, choice) in device.as_object_mut().unwrap() {
+            let word = key.split(' ').next().unwrap();
+            *choice = json!(format!("{word}_{variant}"));
+        }
+    }
+    Value::Object(file).to_string()
+}
+
+#[test]
+fn a_run_goes_on_with_the_tuning_that_it_began_with() {
+    let place = Place::new();
+    let cache = place.run("cache");
+    let run = |name: &str, mode: &str, more: &[&str]| {
+        let arguments = place.arguments(name, &[&["--range", "0", "--autotune", mode], more].concat());
+        deme(&cache, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).exits(0)
+    };
+    run("first", "full", &[]);
+    let record = |name: &str| place.run(name).join("training/expert_0/tuning.json");
+    let measured = fs::read_to_string(record("first")).unwrap();
+    let other = place.root.path().join("other.json");
+    fs::write(&other, turned(&measured, "tiled 32x32r4")).unwrap();
+    let other = other.to_str().unwrap();
+    run("whole", other, &[]);
+    run("default", "off", &[]);
+    let expected = place.essence("whole");
+
+    // Stopped, and continued after the cache has changed, with an option that would measure.
+    let arguments = place.arguments("stopped", &["--range", "0", "--resume", "--autotune", other]);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deme")).args(arguments).env("DEME_CACHE", &cache).spawn().unwrap();
+    assert!(wait_for(&mut child, || newest(&place.run("stopped"), 0) >= Some(3)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::remove_dir_all(&cache).unwrap();
+    run("stopped", "full", &["--resume"]);
+    assert_same(&place.essence("stopped"), &expected);
+
+    // The test is worth something only where another tuning gives other bits.
+    let theta =
+        |name: &str| fs::read(place.run(name).join("training/expert_0/step_00000012/theta.safetensors")).unwrap();
+    assert!(theta("whole") != theta("default"), "both tunings gave the same bits");
+    let about = fs::read_to_string(place.run("whole").join("expert_0/deme.json")).unwrap();
+    assert!(about.contains("tuning_sha256"), "{about}");
+}
+
+#[test]
+fn a_kill_while_tuning_leaves_a_run_that_can_be_resumed() {
+    let place = Place::new();
+    let cache = place.run("cache");
+    let arguments = place.arguments("run", &["--range", "0", "--resume", "--autotune", "full"]);
+    let mut child =
+        Command::new(env!("CARGO_BIN_EXE_deme")).args(&arguments).env("DEME_CACHE", &cache).spawn().unwrap();
+    // The settings are written, the first update is not done: it tunes, or is about to.
+    assert!(wait_for(&mut child, || place.run("run").join("run.json").exists()));
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(newest(&place.run("run"), 0), None, "killed before the first checkpoint");
+    deme(&cache, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).exits(0);
+    assert!(place.run("run").join("expert_0").is_dir());
+}
