@@ -86,8 +86,13 @@ impl Place {
     /// Everything that a run is about: experts, last checkpoints (weights, moments, averages), logs without the clock, sample
     /// grids, settings. Intermediate checkpoints depend on where a run was stopped, timing on the machine.
     pub fn essence(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        self.essence_of(name, STEPS)
+    }
+
+    /// The same of a run of so many updates.
+    pub fn essence_of(&self, name: &str, steps: u64) -> Vec<(PathBuf, Vec<u8>)> {
         let run = self.run(name);
-        let last = format!("step_{STEPS:08}");
+        let last = format!("step_{steps:08}");
         let kept = |path: &Path| {
             let text = path.to_str().unwrap();
             !text.ends_with("timing.jsonl") && (!text.contains("step_") || text.contains(&last))

@@ -78,10 +78,12 @@ impl Entry {
     }
 }
 
-/// Cases that offer a tiling, for each that runs it: its shader differs from others of the variant in constants alone.
+/// Once a tiling has had enough cases, one in so many of those that offer it: its shader differs from the others of its
+/// variant in constants alone.
 const TILING_STEP: usize = 4;
-/// Cases that every tiling runs at least.
-const FLOOR_TILING: usize = 5;
+const ENOUGH_TILING: usize = 5;
+/// Cases that every tiling has at least.
+const FLOOR_TILING: usize = 3;
 
 pub struct Family {
     all: &'static [Entry],
@@ -231,16 +233,17 @@ impl Family {
         }
     }
 
-    /// The tilings beside the first that this case runs: of each, one in `TILING_STEP` of the cases that offer it.
+    /// The tilings beside the first that this case runs: until each has enough cases, then every fourth time it is offered.
     fn others(&mut self, variant: &'static Variant, params: &[u32]) -> Vec<String> {
         let mut taken = Vec::new();
-        for tiling in variant.tilings(params).into_iter().skip(1) {
+        for (i, tiling) in variant.tilings(params).into_iter().enumerate().filter(|(_, t)| !t.name.is_empty()) {
             let [offered, ran] = self.report.tilings.entry((variant.stem, tiling.name.clone())).or_default();
-            if offered.is_multiple_of(TILING_STEP) {
-                *ran += 1;
+            let due = i == 0 || *ran < ENOUGH_TILING || offered.is_multiple_of(TILING_STEP);
+            *offered += 1;
+            *ran += usize::from(due);
+            if due && i > 0 {
                 taken.push(tiling.name);
             }
-            *offered += 1;
         }
         taken
     }

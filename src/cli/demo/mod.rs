@@ -231,7 +231,8 @@ impl Demo<'_> {
     fn search(&self) -> Result<()> {
         let merged = self.out.join("search/merged");
         if merged.is_dir() {
-            return self.global_note("the search is done already");
+            self.global.note(format_args!("the search is done already"));
+            return Ok(());
         }
         let b = &self.budget;
         let mut words = self.words(
@@ -246,11 +247,6 @@ impl Demo<'_> {
         words.push("--experts".into());
         words.extend((0..EXPERTS).map(|i| self.out.join(format!("experts/expert_{i}")).display().to_string()));
         self.command(&words)
-    }
-
-    fn global_note(&self, text: &str) -> Result<()> {
-        self.global.note(format_args!("{text}"));
-        Ok(())
     }
 
     /// Losses on odd held-out images, with noise that neither training nor the search has seen.
