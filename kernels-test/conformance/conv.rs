@@ -31,7 +31,7 @@ fn weight_terms(op: &Op) -> u64 {
 type Case = [u32; 8];
 const RIGHT: u32 = u32::MAX;
 
-const SHAPES: [Case; 55] = [
+const SHAPES: [Case; 58] = [
     [1, 1, 1, 1, 1, 3, 1, 1],
     [1, 1, 1, 4, 4, 3, 1, 1],
     [1, 2, 3, 1, 5, 3, 1, 1],
@@ -88,6 +88,10 @@ const SHAPES: [Case; 55] = [
     [1, 128, 130, 4, 64, 3, 1, 1],
     [2, 65, 64, 64, 4, 3, 1, 1],
     [1, 2, 2, 256, 256, 3, 1, 1],
+    // One pixel; and enough of all that the largest tiles are offered.
+    [1, 1, 1, 3, 3, 1, 1, 0],
+    [1, 1, 1, 8, 12, 3, 1, 1],
+    [1, 10, 10, 8, 68, 3, 1, 1],
 ];
 
 fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {

@@ -106,9 +106,18 @@ impl Gpu {
 
     /// What a plan would take for this op by what is known now; None where nothing fits the adapter.
     pub fn chosen(&self, op: &Op) -> Option<Candidate> {
-        let (class, limits) = (self.class(), self.limits());
-        let tuned = lock(self.tuner()).as_ref().and_then(|tuner| tuner.settings.known.find(op, class, &limits));
-        tuned.or_else(|| op.card.choose(&op.params, class, &limits).map(|v| (v, v.tiling(&op.params))))
+        let tuned = lock(self.tuner()).as_ref().and_then(|tuner| tuner.settings.known.find(self, op));
+        tuned.or_else(|| self.default(op))
+    }
+
+    /// What is taken for an op without tuning.
+    pub(super) fn default(&self, op: &Op) -> Option<Candidate> {
+        op.card.choose(&op.params, self.class(), &self.limits()).map(|v| (v, v.tiling(&op.params)))
+    }
+
+    /// What tuning may take for an op.
+    pub(super) fn candidates(&self, op: &Op) -> Vec<Candidate> {
+        op.card.candidates(&op.params, self.class(), &self.limits())
     }
 
     /// The choices for a recording, measured where they are not known.
@@ -129,11 +138,10 @@ impl Gpu {
 
     /// The kernels of a recording that have a choice, costliest first.
     fn shapes<'a>(&self, recording: &'a Recording) -> Vec<Shape<'a>> {
-        let (class, limits) = (self.class(), self.limits());
         let mut found: HashMap<(&str, &[u32]), Option<Shape>> = HashMap::new();
         for op in &recording.ops {
             let known = found.entry((op.card.word, &op.params)).or_insert_with(|| {
-                let candidates = op.card.candidates(&op.params, class, &limits);
+                let candidates = self.candidates(op);
                 (candidates.len() > 1).then(|| Shape { op, key: key(op), candidates, flops: 0 })
             });
             if let Some(shape) = known {

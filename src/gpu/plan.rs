@@ -97,10 +97,9 @@ fn choose(gpu: &Gpu, op: &Op, options: &PlanOptions, tuned: &Tuning) -> Result<C
         let tiling = variant.tilings(params).into_iter().find(named);
         return Ok((variant, tiling.unwrap_or_else(|| variant.tiling(params))));
     }
-    let default = || card.choose(params, gpu.class(), &limits).map(|v| (v, v.tiling(params)));
     tuned
-        .find(op, gpu.class(), &limits)
-        .or_else(default)
+        .find(gpu, op)
+        .or_else(|| gpu.default(op))
         .ok_or_else(|| Error::shape(card.word, "no variant fits this adapter's limits"))
 }
 

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
+use super::device::Gpu;
 use crate::error::{Error, Result};
 use crate::io::{atomic, hash, json as json_file};
 use crate::recording::Op;
-use crate::shader::{Candidate, Class, FieldKind, Limits, Tiling, Variant};
+use crate::shader::{Candidate, FieldKind, Tiling, Variant};
 
 /// Choices by kernel and parameters, in text: `matmul_forward 64,128,...` -> `matmul_forward_tiled 64x64r4`. What is not in
 /// it takes the default.
@@ -64,12 +65,16 @@ impl Tuning {
     }
 
     /// The choice for this op, where there is one that this adapter can run.
-    pub(super) fn find(&self, op: &Op, class: Class, limits: &Limits) -> Option<Candidate> {
+    pub(super) fn find(&self, gpu: &Gpu, op: &Op) -> Option<Candidate> {
+        self.among(op, || gpu.candidates(op))
+    }
+
+    fn among(&self, op: &Op, candidates: impl FnOnce() -> Vec<Candidate>) -> Option<Candidate> {
         if self.0.is_empty() {
             return None;
         }
         let wanted = self.get(&key(op))?;
-        op.card.candidates(&op.params, class, limits).into_iter().find(|(v, tiling)| choice(v, tiling) == wanted)
+        candidates().into_iter().find(|(v, tiling)| choice(v, tiling) == wanted)
     }
 
     /// An object of texts.
@@ -172,7 +177,7 @@ impl TuningFile {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::shader::card::{DEFAULT_LIMITS, Params};
+    use crate::shader::card::{Class, DEFAULT_LIMITS, Params};
     use crate::shader::cards::gemm::{MATMUL_FORWARD, MatmulParams};
 
     fn op(m: u32) -> Op {
@@ -187,7 +192,8 @@ mod tests {
     #[test]
     fn a_choice_is_found_by_kernel_and_parameters_and_only_where_it_can_run() {
         assert_eq!(key(&op(512)), "matmul_forward 512,256,256,1,1,256,256,256,0,0,0,0,0,0,0.125,0");
-        let find = |tuning: &Tuning, m| tuning.find(&op(m), Class::Gpu, &DEFAULT_LIMITS);
+        let candidates = |m| MATMUL_FORWARD.candidates(&op(m).params, Class::Gpu, &DEFAULT_LIMITS);
+        let find = |tuning: &Tuning, m| tuning.among(&op(m), || candidates(m));
         let known = one(512, "matmul_forward_tiled 64x64r8");
         let (variant, tiling) = find(&known, 512).unwrap();
         assert_eq!((variant.stem, tiling.name.as_str()), ("matmul_forward_tiled", "64x64r8"));
