@@ -1,8 +1,9 @@
 //! `--autotune`: measured once and kept, recorded with what was computed, and never in the way.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use deme::rng;
 use serde_json::{Map, Value, json};
@@ -125,8 +126,11 @@ fn a_run_goes_on_with_the_tuning_that_it_began_with() {
         deme(&cache, &arguments(name, mode).iter().map(String::as_str).collect::<Vec<_>>()).exits(0)
     };
     let start = |name: &str, mode: &str| {
-        let child =
-            Command::new(env!("CARGO_BIN_EXE_deme")).args(arguments(name, mode)).env("DEME_CACHE", &cache).spawn();
+        let child = Command::new(env!("CARGO_BIN_EXE_deme"))
+            .args(arguments(name, mode))
+            .env("DEME_CACHE", &cache)
+            .stderr(Stdio::null())
+            .spawn();
         child.unwrap()
     };
     // Measured, and stopped before its first update is saved.
@@ -165,14 +169,19 @@ fn a_kill_while_tuning_leaves_a_run_that_can_be_resumed() {
     let place = Place::new();
     let cache = place.run("cache");
     let arguments = place.arguments("run", &["--range", "0", "--resume", "--autotune", "full"]);
-    let mut child =
-        Command::new(env!("CARGO_BIN_EXE_deme")).args(&arguments).env("DEME_CACHE", &cache).spawn().unwrap();
-    // The settings are written, the first update is not done: it tunes, or is about to.
-    assert!(wait_for(&mut child, || place.run("run").join("run.json").exists()));
-    std::thread::sleep(std::time::Duration::from_millis(150));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deme"))
+        .args(&arguments)
+        .env("DEME_CACHE", &cache)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("tuning ")), "it does not tune");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(newest(&place.run("run"), 0), None, "killed before the first checkpoint");
+    assert!(place.run("run").join("run.json").exists());
+    assert!(!cache.join("tuning").exists(), "killed before it had measured all");
+    assert!(!place.run("run").join("training/expert_0/tuning.json").exists());
     deme(&cache, &arguments.iter().map(String::as_str).collect::<Vec<_>>()).exits(0);
     assert!(place.run("run").join("expert_0").is_dir());
 }
