@@ -90,7 +90,7 @@ const SHAPES: [Case; 58] = [
     [1, 2, 2, 256, 256, 3, 1, 1],
     // One pixel; and enough of all that the largest tiles are offered.
     [1, 1, 1, 3, 3, 1, 1, 0],
-    [1, 1, 1, 8, 12, 3, 1, 1],
+    [1, 1, 1, 8, 32, 3, 1, 1],
     [1, 10, 10, 8, 68, 3, 1, 1],
 ];
 

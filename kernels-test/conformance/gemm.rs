@@ -20,10 +20,12 @@ pub const TOLERANCES: &[(&str, Tolerance)] = &[
 ];
 
 /// m, k, n: ones, primes, 255 to 257, and below, at and above every tile's edges, in fours and not.
-const SHAPES: [[u32; 3]; 56] = [
+const SHAPES: [[u32; 3]; 58] = [
     [1, 1, 1],
     [1, 4, 4],
     [2, 3, 5],
+    [2, 5, 7],
+    [2, 12, 32],
     [3, 4, 8],
     [5, 7, 11],
     [7, 8, 12],
@@ -90,7 +92,7 @@ fn layer(b: &mut Bench, [m, k, n]: [u32; 3]) -> Result<Tensor> {
 
 /// m, k, n, batches outer and inner: products whose second matrices, or for the weight whose dy, CPU rasterisers take in
 /// windows: one a matrix, several, a last one that overlaps the one before it.
-const WINDOWED: [[u32; 5]; 16] = [
+const WINDOWED: [[u32; 5]; 18] = [
     [2048, 32, 32, 1, 1],
     [2100, 8, 128, 1, 1],
     [1040, 264, 64, 1, 1],
@@ -98,6 +100,8 @@ const WINDOWED: [[u32; 5]; 16] = [
     [513, 520, 32, 1, 1],
     [700, 1032, 160, 1, 1],
     [128, 256, 128, 1, 1],
+    [512, 256, 32, 1, 1],
+    [256, 136, 64, 1, 1],
     [300, 64, 128, 3, 1],
     [130, 128, 128, 16, 1],
     [4099, 24, 32, 2, 1],
