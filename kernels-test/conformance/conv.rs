@@ -31,7 +31,7 @@ fn weight_terms(op: &Op) -> u64 {
 type Case = [u32; 8];
 const RIGHT: u32 = u32::MAX;
 
-const SHAPES: [Case; 58] = [
+const SHAPES: [Case; 61] = [
     [1, 1, 1, 1, 1, 3, 1, 1],
     [1, 1, 1, 4, 4, 3, 1, 1],
     [1, 2, 3, 1, 5, 3, 1, 1],
@@ -91,7 +91,10 @@ const SHAPES: [Case; 58] = [
     // One pixel; and enough of all that the largest tiles are offered.
     [1, 1, 1, 3, 3, 1, 1, 0],
     [1, 1, 1, 8, 32, 3, 1, 1],
+    [1, 1, 1, 5, 3, 3, 1, 1],
     [1, 10, 10, 8, 68, 3, 1, 1],
+    [1, 10, 10, 4, 68, 2, 1, RIGHT],
+    [1, 9, 9, 4, 72, 3, 1, 1],
 ];
 
 fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {
