@@ -11,6 +11,7 @@ mod conformance {
     pub mod attention;
     mod attention_bounds;
     mod bisect;
+    mod cooperative;
     pub mod broadcast;
     mod empty;
     pub mod loss;

@@ -25,6 +25,8 @@ mod inspect;
 mod kill;
 #[path = "product/merge.rs"]
 mod merge;
+#[path = "product/precision.rs"]
+mod precision;
 #[path = "product/resume.rs"]
 mod resume;
 #[path = "product/sample.rs"]

@@ -97,6 +97,16 @@ const SHAPES: [Case; 61] = [
     [1, 9, 9, 4, 72, 3, 1, 1],
 ];
 
+/// Cases that cooperative matrices fit and Winograd's route does not: all edges of tiles of 64, pixels and channels.
+fn cooperative() -> Vec<Case> {
+    let sizes = [[4, 7], [8, 8], [9, 12]];
+    let channels = [[4, 32], [8, 60], [12, 64], [20, 68], [28, 100]];
+    let windows = [[3, 1, 1], [3, 2, RIGHT], [5, 2, 2]];
+    let sized = sizes.iter().flat_map(|s| channels.iter().map(move |c| (s, c)));
+    let all = sized.flat_map(|(s, c)| windows.iter().map(move |w| [6, s[0], s[1], c[0], c[1], w[0], w[1], w[2]]));
+    all.collect()
+}
+
 fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {
     let [_, _, _, cin, cout, kernel, stride, pad] = case;
     let padding = if pad == RIGHT { Padding::RightBottom } else { Padding::Symmetric(pad) };
@@ -115,6 +125,12 @@ fn whole(b: &mut Bench, case: Case) -> Result<()> {
 pub fn cases(f: &mut Family) {
     for case in SHAPES {
         f.case(&format!("{case:?}"), |b| whole(b, case));
+    }
+    for case in cooperative() {
+        f.case(&format!("cooperative: {case:?}"), |b| {
+            let x = b.tensor("x", &case[..4]);
+            recorded(b, &x, case).map(drop)
+        });
     }
     // Sums in chunks, the last one short; above 65,535 workgroups of every variant; a large K.
     f.case("chunks", |b| whole(b, [7, 33, 32, 4, 4, 3, 1, 1]));
@@ -162,6 +178,9 @@ pub fn cases(f: &mut Family) {
         let (x, w, bias) = (b.tensor("x", &[1, 4, 4, 4]), b.tensor("w", &[3, 3, 4, 8]), b.tensor("b", &[3]));
         conv2d(&mut b.tape, &x, &w, Some(&bias), Conv2dSpec::same(3))
     });
+    for fault in COOPERATIVE_FAULTS {
+        f.catches(fault, |b| whole(b, [2, 8, 8, 12, 36, 3, 2, 1]));
+    }
     for fault in FAULTS {
         f.catches(fault, |b| whole(b, [2, 6, 8, 8, 16, 3, 2, 1]));
     }
@@ -169,6 +188,19 @@ pub fn cases(f: &mut Family) {
         f.floor(word, 40);
     }
 }
+
+/// In a case that cooperative matrices fit.
+const COOPERATIVE_FAULTS: &[Fault] = &[
+    Fault::shader(
+        "a term lost",
+        "conv2d_forward",
+        "conv2d_forward_coop",
+        "p.kh * p.kw * p.cin;",
+        "p.kh * p.kw * p.cin - 4u;",
+    ),
+    Fault::shader("padding forgotten", "conv2d_forward", "conv2d_forward_coop", "p.stride - p.pad_left", "p.stride"),
+    Fault::shader("bias lost", "conv2d_forward", "conv2d_forward_coop", "sums + offset", "sums"),
+];
 
 const FAULTS: &[Fault] = &[
     Fault::shader("transposed taps", "conv2d_forward", "conv2d_forward_tiled", "tap / ${KW}u", "tap % ${KW}u"),

@@ -1,7 +1,7 @@
 //! Matrix products, plain and batched with strides, the transpose and the column sum.
 //! Called by `conformance.rs`. Sums are held to 2 K u sum |terms|.
 
-use super::harness::case::Bench;
+use super::harness::case::{Bench, Fill};
 use super::harness::fault::{Fault, Kind};
 use super::harness::{Family, Tolerance};
 use deme::error::Result;
@@ -212,6 +212,14 @@ pub fn cases(f: &mut Family) {
     for shape in WINDOWED {
         f.case(&format!("m, k, n, batches = {shape:?}"), |b| windowed(b, shape));
     }
+    // At, around and beyond the range of f16, and where its numbers lie farther apart.
+    f.case("the range of f16", |b| {
+        let values =
+            [65504.0, 65519.0, 65520.0, 1e5, -7e9, 6.2e-5, -6e-5, 1e-6, 3e-8, 2.9e-8, 1e-20, 1.0 + 1.0 / 2048.0];
+        let x = (0..64 * 48).map(|i| values[i % values.len()] * [1.0, -1.0, 0.5][i / 7 % 3]).collect();
+        let (x, w) = (b.filled("x", &[64, 48], Fill::Values(x)), b.tensor("w", &[48, 64]));
+        matmul(&mut b.tape, &x, &w, None).map(|_| ())
+    });
     // Above 65,535 workgroups of every variant the grid folds into two dimensions; a large K.
     f.case("folded grid", |b| {
         let (x, w) = (b.tensor("x", &[1_060_000, 1]), b.tensor("w", &[1, 4]));
@@ -268,7 +276,7 @@ pub fn cases(f: &mut Family) {
     });
     for fault in FAULTS {
         f.catches(fault, |b| {
-            let y = layer(b, [67, 20, 36])?;
+            let y = layer(b, [67, 20, 100])?;
             b.backward(&y)
         });
     }
@@ -282,6 +290,21 @@ pub fn cases(f: &mut Family) {
 }
 
 const FAULTS: &[Fault] = &[
+    Fault::shader("bias lost", "matmul_forward", "matmul_forward_coop", "+ offset", ""),
+    Fault::shader(
+        "terms twice",
+        "matmul_forward",
+        "matmul_forward_coop",
+        "row.start + term)",
+        "row.start + term % 16u)",
+    ),
+    Fault::shader(
+        "a term lost",
+        "matmul_forward",
+        "matmul_forward_coop",
+        "let last_term = p.k;",
+        "let last_term = p.k - 4u;",
+    ),
     Fault::shader(
         "a term lost",
         "matmul_forward",
@@ -313,8 +336,10 @@ const FAULTS: &[Fault] = &[
     Fault { name: "alpha off by 1e-3", word: "matmul_forward", kind: Kind::Call(alpha) },
 ];
 
-/// In the passes over windows.
+/// In batches, and in the passes over windows.
 const WINDOW_FAULTS: &[Fault] = &[
+    Fault::shader("unscaled", "matmul_forward", "matmul_forward_coop", "params.alpha * ", ""),
+    Fault::shader("one matrix for all", "matmul_forward", "matmul_forward_coop", "inner * p.w_inner", "0u"),
     Fault::shader("only the last window", "matmul_forward", "matmul_forward_subgroup", "= before${r} +", "="),
     Fault::shader("windows never overlap", "matmul_forward", "matmul_forward_subgroup", "+ first - base)", ")"),
     Fault::shader(

@@ -7,7 +7,7 @@ use deme::diffusion::denoising::embedding_words;
 use deme::diffusion::pretrained::Pretrained;
 use deme::diffusion::sampler::{SampleSpec, Sampler, StepNoise, Trajectory};
 use deme::diffusion::{Schedule, Spacing};
-use deme::gpu::{Externals, Plan, PlanOptions};
+use deme::gpu::{Externals, Gpu, Plan, PlanOptions};
 use deme::io::layout::{nchw_to_nhwc, nhwc_to_nchw};
 use deme::kernels::loss;
 use deme::model::config::UNetConfig;
@@ -15,6 +15,7 @@ use deme::model::tensors;
 use deme::model::unet::Projections;
 use deme::nn::{Net, ParamLayout, Role, Slabs};
 use deme::recording::{Recording, Tensor};
+use deme::shader::Precision;
 use deme::shape::{DType, Shape, padded_channels};
 use deme::tape::Tape;
 use std::path::Path;
@@ -107,7 +108,7 @@ fn bits(values: &[f32]) -> &[u32] {
 }
 
 /// Runs a recorded forward pass; `blocks` are compared too where the file has them.
-fn forward(name: &str, tolerance: f64) {
+fn forward(gpu: &Gpu, name: &str, tolerance: f64) {
     let model = Model::open(name);
     let theta = model.weights(Role::Theta);
     let (shape, x) = model.input("input");
@@ -123,7 +124,7 @@ fn forward(name: &str, tolerance: f64) {
     blocks.iter().for_each(|(_, t)| rec.keep(t));
     let mut externals = Externals::new();
     theta.bind(&mut externals);
-    let mut plan = Plan::new(gpu(), rec, &externals, &PlanOptions::default()).unwrap();
+    let mut plan = Plan::new(gpu, rec, &externals, &PlanOptions::default()).unwrap();
     let mut compared = 0;
     for call in 0..model.golden.facts["timesteps"].as_array().unwrap().len() {
         let t = timesteps(&model.golden.facts, call);
@@ -163,19 +164,29 @@ fn unet_forward_agrees_with_diffusers() {
         "unet_narrow",
         "unet_single",
     ] {
-        forward(name, FORWARD);
+        forward(gpu(), name, FORWARD);
     }
 }
 
 #[test]
 fn unet_forward_agrees_with_diffusers_at_cifar10_widths() {
-    forward("unet_cifar10", FORWARD);
+    forward(gpu(), "unet_cifar10", FORWARD);
 }
 
 #[test]
 fn every_block_agrees_with_diffusers() {
     for name in ["blocks_modern", "blocks_scale_shift"] {
-        forward(name, FORWARD);
+        forward(gpu(), name, FORWARD);
+    }
+}
+
+/// Factors rounded to f16, by up to 2^-11 of each, through as many layers.
+const FORWARD_F16: f64 = 4e-3;
+
+#[test]
+fn unet_forward_in_f16_stays_near_diffusers() {
+    for name in ["unet_emoji32", "unet_lsun_small", "unet_cifar10"] {
+        forward(&gpu().at(Precision::F16), name, FORWARD_F16);
     }
 }
 

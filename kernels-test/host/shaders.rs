@@ -2,7 +2,7 @@
 //! stays within WebGPU's defaults and translates. Called by `host.rs`; needs no GPU.
 
 use deme::kernels::EXAMPLES;
-use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Variant, WINDOW_ELEMENTS};
+use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Limits, Variant, WINDOW_ELEMENTS};
 use deme::shader::{cards, template, translate};
 use naga::valid::{GlobalUse, ModuleInfo};
 use naga::{AddressSpace, Module, ScalarKind, TypeInner};
@@ -25,10 +25,13 @@ fn parameters() -> BTreeMap<&'static str, BTreeSet<Vec<u32>>> {
 
 /// The distinct texts of a variant over these parameters, each with the binding that it takes in windows.
 fn renderings(variant: &Variant, parameters: &BTreeSet<Vec<u32>>) -> BTreeMap<Constants, (String, Option<usize>)> {
-    let fitting = parameters.iter().filter(|p| (variant.fits)(p, &translate::LIMITS));
-    fitting
-        .flat_map(|p| variant.tilings(p))
-        .map(|tiling| (tiling.constants, tiling.windows.map(|w| w.binding)))
+    // Cooperative matrices of both edges.
+    let limits = [translate::LIMITS, Limits { cooperative: 16, ..translate::LIMITS }];
+    let calls = limits.iter().flat_map(|limits| parameters.iter().map(move |p| (p, limits)));
+    calls
+        .filter(|(p, limits)| (variant.fits)(p, limits))
+        .flat_map(|(p, limits)| variant.tilings(p).into_iter().map(move |tiling| (tiling, limits)))
+        .map(|(tiling, limits)| (variant.text(tiling.constants, limits), tiling.windows.map(|w| w.binding)))
         .map(|(constants, windowed)| {
             let text = template::render(variant, &constants).unwrap();
             (constants, (text, windowed))

@@ -52,7 +52,10 @@ fn every_kernel_is_written_in_three_languages() {
         })
         .collect();
     for variant in cards::all().flat_map(|card| card.variants) {
-        for extension in ["spv", "hlsl", "metal"] {
+        // naga 30 has no HLSL for cooperative matrices, nor has Direct3D 12.
+        let languages: &[_] =
+            if variant.stem.ends_with("_coop") { &["spv", "metal"] } else { &["spv", "hlsl", "metal"] };
+        for &extension in languages {
             assert!(stems.contains(&(variant.stem.into(), extension.into())), "{}.{extension}", variant.stem);
         }
     }

@@ -110,6 +110,9 @@ pub struct Results {
     pub date: String,
     #[serde(default)]
     pub command: String,
+    /// What the factors of products are rounded to where no variant is named.
+    #[serde(default)]
+    pub precision: String,
     #[serde(default)]
     pub settings: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,6 +131,7 @@ impl Results {
             driver: format!("{}, {}", adapter.backend, adapter.driver),
             date: measure::now(),
             command,
+            precision: gpu.precision().to_string(),
             settings,
             ceilings: None,
             rows: Vec::new(),

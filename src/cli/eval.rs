@@ -96,7 +96,10 @@ fn run_loss(args: &LossArgs, global: &Global) -> Result<()> {
     }
     let report = loss::report(&Buckets::even(&buckets, pairs.len()), &losses, &pairs);
     if args.json {
-        return say!("{}", serde_json::json!({ "seed": args.seed, "images": images.len(), "report": report }));
+        return say!(
+            "{}",
+            serde_json::json!({ "seed": args.seed, "images": images.len(), "precision": gpu.precision().to_string(), "report": report })
+        );
     }
     say!("{:>12}  {:>6}  {:>12}  {:>12}", "timesteps", "pairs", "loss", "std. error")?;
     for line in &report.buckets {

@@ -17,10 +17,11 @@ pub mod search;
 pub mod terminal;
 pub mod tune;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
-use crate::gpu::AdapterChoice;
+use crate::gpu::{AdapterChoice, Gpu};
+use crate::shader::Precision;
 
 /// The help lists these after a command's own.
 const HEADING_GLOBAL: &str = "Global options";
@@ -47,6 +48,10 @@ pub struct Global {
     /// Graphics interface to use: vulkan, metal, dx12 or gl [env: WGPU_BACKEND]
     #[arg(long, global = true, value_name = "NAME", help_heading = HEADING_GLOBAL)]
     pub backend: Option<String>,
+    /// What the factors of matrix products and convolutions are rounded to, gradients excepted; sums are always f32. f16 needs
+    /// cooperative matrices; auto takes f16 on GPUs that have them and f32 elsewhere [default: f32]
+    #[arg(long, global = true, value_enum, value_name = "NAME", help_heading = HEADING_GLOBAL)]
+    pub precision: Option<PrecisionArg>,
     /// Print results and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = HEADING_GLOBAL)]
     pub quiet: bool,
@@ -58,7 +63,44 @@ pub struct Global {
 impl Global {
     /// What `gpu::Gpu::open` takes.
     pub fn choice(&self) -> AdapterChoice {
-        AdapterChoice { adapter: self.adapter.clone(), backend: self.backend.clone() }
+        let precision = match self.precision() {
+            PrecisionArg::F32 => Some(Precision::F32),
+            PrecisionArg::F16 => Some(Precision::F16),
+            PrecisionArg::Auto => None,
+        };
+        AdapterChoice { adapter: self.adapter.clone(), backend: self.backend.clone(), precision }
+    }
+
+    pub fn precision(&self) -> PrecisionArg {
+        self.precision.unwrap_or(PrecisionArg::F32)
+    }
+
+    /// Opens the adapter with all that it offers, for what walks every variant of every kernel; plans are in the precision asked
+    /// for, without --precision in f32.
+    pub fn open_with_all(&self) -> Result<Gpu> {
+        let gpu = Gpu::open(&AdapterChoice {
+            precision: self.choice().precision.filter(|_| self.precision.is_some()),
+            ..self.choice()
+        })?;
+        Ok(if self.precision.is_some() { gpu } else { gpu.at(Precision::F32) })
+    }
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionArg {
+    F32,
+    F16,
+    Auto,
+}
+
+impl PrecisionArg {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Auto => "auto",
+        }
     }
 }
 

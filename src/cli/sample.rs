@@ -18,6 +18,7 @@ use crate::io::png::{self, Batch, Grid};
 use crate::io::safetensors::SafetensorsFile;
 use crate::io::source::TensorSource;
 use crate::io::writer;
+use crate::shader::Precision;
 
 /// Draw pictures with DDIM
 #[derive(Args, Debug)]
@@ -128,7 +129,8 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
     let pictures = Batch { data: &pictures, height: h, width: w, channels };
     let tuning = gpu.tuning();
     let tuned = (!tuning.is_empty()).then(|| gpu.tuning_file(&args.out).text(&tuning));
-    destination.write(&pictures, &|first| generation_parameters(args, spacing, first, tuned.as_deref()))?;
+    let precision = gpu.precision();
+    destination.write(&pictures, &|first| generation_parameters(args, spacing, precision, first, tuned.as_deref()))?;
     if let Some(path) = &args.save_tensor {
         let shape = [num, channels, h, w].map(u64::from);
         let values = nhwc_to_nchw(pictures.data, channels, h * w);
@@ -247,6 +249,7 @@ impl Destination {
 fn generation_parameters(
     args: &SampleArgs,
     spacing: Spacing,
+    precision: Precision,
     first: u32,
     tuning: Option<&str>,
 ) -> Vec<(String, String)> {
@@ -254,7 +257,8 @@ fn generation_parameters(
     let ensemble = if experts.is_empty() { String::new() } else { format!(", Ensemble: {}", experts.join(" ")) };
     let noise = args.noise.as_ref().map_or(String::new(), |f| format!(", Noise: {}", f.display()));
     let text = format!(
-        "Steps: {}, Sampler: DDIM, Eta: {}, Spacing: {spacing}, Seed: {}, First picture: {first}{noise}, Model: {}{ensemble}, \
+        "Steps: {}, Sampler: DDIM, Eta: {}, Spacing: {spacing}, Seed: {}, First picture: {first}{noise}, \
+         Precision: {precision}, Model: {}{ensemble}, \
          Version: deme {}",
         args.steps,
         args.eta,

@@ -25,6 +25,7 @@ use crate::io::source::TensorSource;
 use crate::model::unet::Projections;
 use crate::nn::{Role, Slabs};
 use crate::rng::{Purpose, stream};
+use crate::shader::Precision;
 
 /// Find the weights of a merge
 #[derive(Args, Debug)]
@@ -77,6 +78,7 @@ fn identity(
     models: &[&Pretrained],
     dataset: &Dataset,
     images: &[usize],
+    precision: Precision,
 ) -> Result<Header> {
     let described = |m: &&Pretrained| -> Result<_> {
         let weights: Vec<_> = opened::hashes(m.folder.weights.path())?.into_iter().map(|(_, _, hash)| hash).collect();
@@ -87,7 +89,7 @@ fn identity(
     images.iter().for_each(|&i| pixels.bytes(dataset.pixels_u8(i)));
     let settings = json!({
         "models": models, "grid": grid, "images": images, "pixels": pixels.finish(), "pairs": args.pairs,
-        "seed": args.seed, "batch": args.batch,
+        "seed": args.seed, "batch": args.batch, "precision": precision.to_string(),
     });
     Ok(Header { identity: hash::of_bytes(settings.to_string().as_bytes()) })
 }
@@ -115,9 +117,8 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
     for input in &models {
         input.folder.check_output(&merged)?;
     }
-    let header = identity(args, &grid, &models, &dataset, &images)?;
-
     let gpu = Gpu::open(&global.choice())?;
+    let header = identity(args, &grid, &models, &dataset, &images, gpu.precision())?;
     std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
     let _lock = lock::exclusive(&args.out)?;
     let begun = args.out.join("table.jsonl").exists();

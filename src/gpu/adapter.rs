@@ -2,7 +2,7 @@
 //! Called by `device` and `doctor`.
 
 use crate::error::{Error, Result};
-use crate::shader::Class;
+use crate::shader::{Class, Precision};
 
 /// What the user asked for; empty fields fall back to WGPU_ADAPTER_NAME and WGPU_BACKEND, then to the best adapter.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +11,8 @@ pub struct AdapterChoice {
     pub adapter: Option<String>,
     /// vulkan, metal, dx12 or gl.
     pub backend: Option<String>,
+    /// None: f16 on a hardware GPU that has cooperative matrices, else f32.
+    pub precision: Option<Precision>,
 }
 
 /// One adapter as `deme doctor` lists it.

@@ -68,9 +68,9 @@ struct Shape<'a> {
 }
 
 impl Gpu {
-    /// What bits may depend on beside settings and tuning: adapter, driver and shaders.
+    /// What bits may depend on beside settings and tuning: adapter, driver, precision and shaders.
     pub fn identity(&self) -> String {
-        format!("{}, shaders {}", self.summary(), template::shader_hash())
+        format!("{}, {}, shaders {}", self.summary(), self.precision(), template::shader_hash())
     }
 
     /// A file of tunings, as far as it is about this device.
@@ -112,12 +112,12 @@ impl Gpu {
 
     /// What is taken for an op without tuning.
     pub(super) fn default(&self, op: &Op) -> Option<Candidate> {
-        op.card.choose(&op.params, self.class(), &self.limits()).map(|v| (v, v.tiling(&op.params)))
+        op.card.choose(&op.params, self.class(), &self.usual_limits(op.gradient)).map(|v| (v, v.tiling(&op.params)))
     }
 
     /// What tuning may take for an op.
     pub(super) fn candidates(&self, op: &Op) -> Vec<Candidate> {
-        op.card.candidates(&op.params, self.class(), &self.limits())
+        op.card.candidates(&op.params, self.class(), &self.usual_limits(op.gradient))
     }
 
     /// The choices for a recording, measured where they are not known.
@@ -138,11 +138,12 @@ impl Gpu {
 
     /// The kernels of a recording that have a choice, costliest first.
     fn shapes<'a>(&self, recording: &'a Recording) -> Vec<Shape<'a>> {
-        let mut found: HashMap<(&str, &[u32]), Option<Shape>> = HashMap::new();
+        let mut found: HashMap<String, Option<Shape>> = HashMap::new();
         for op in &recording.ops {
-            let known = found.entry((op.card.word, &op.params)).or_insert_with(|| {
+            let key = key(op);
+            let known = found.entry(key.clone()).or_insert_with(|| {
                 let candidates = self.candidates(op);
-                (candidates.len() > 1).then(|| Shape { op, key: key(op), candidates, flops: 0 })
+                (candidates.len() > 1).then_some(Shape { op, key, candidates, flops: 0 })
             });
             if let Some(shape) = known {
                 shape.flops += op.cost().flops;

@@ -6,14 +6,16 @@ use super::autotune::Tuner;
 use super::memory;
 use super::pipeline::Pipelines;
 use super::pipeline_cache::PipelineCache;
+use super::precision;
+use super::shader_module;
 use crate::error::{Error, Result};
-use crate::shader::{Class, Limits};
+use crate::shader::{Class, Limits, Precision};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A device with its queue and pipelines; clones share it.
+/// A device with its queue and pipelines, and the precision of the plans made for it; clones share the device.
 #[derive(Clone)]
-pub struct Gpu(Arc<Inner>);
+pub struct Gpu(Arc<Inner>, Precision);
 
 struct Inner {
     pipeline_cache: Option<PipelineCache>,
@@ -23,6 +25,7 @@ struct Inner {
     limits: wgpu::Limits,
     /// As in `shader::Limits`.
     subgroup: u32,
+    cooperative: u32,
     /// The first failure that no scope caught; sticky.
     failure: Arc<Mutex<Option<Failure>>>,
     pipelines: Mutex<Pipelines>,
@@ -63,19 +66,28 @@ const USED: wgpu::Features =
     wgpu::Features::SUBGROUP.union(wgpu::Features::TIMESTAMP_QUERY).union(wgpu::Features::PIPELINE_CACHE);
 
 impl Gpu {
-    /// Opens the adapter that the user asked for, or the best one, with all its limits.
+    /// Opens the adapter that the user asked for, or the best one, with all its limits; with its cooperative matrices unless
+    /// f32 was asked for.
+    ///
+    /// # Errors
+    /// `Usage` where f16 was asked for and the adapter has no cooperative matrices for it.
     pub fn open(choice: &AdapterChoice) -> Result<Self> {
         let adapter = adapter::choose(choice)?;
         let info = adapter.get_info();
         let summary = adapter::summary(&info);
         let limits = adapter.limits();
-        let features = adapter.features() & USED;
+        let offered = precision::cooperative_edge(&adapter);
+        let precision = precision::resolve(choice.precision, offered, &summary)?;
+        let cooperative = if choice.precision == Some(Precision::F32) { 0 } else { offered };
+        let extra = if cooperative > 0 { precision::COOPERATIVE } else { wgpu::Features::empty() };
+        let features = (adapter.features() & USED) | extra;
         let fixed = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("deme"),
             required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
+            experimental_features: shader_module::experimental(cooperative > 0),
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
@@ -90,19 +102,31 @@ impl Gpu {
             // Dropping the device at the end of the program also ends up here; nobody reads it then.
             *lock(&sticky) = Some(Failure::Lost(format!("{reason:?}: {message}")));
         });
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             pipeline_cache: PipelineCache::open(&device, &info, &summary),
             device,
             queue,
             summary,
             limits,
             subgroup: if fixed { info.subgroup_min_size } else { 0 },
+            cooperative,
             failure,
             pipelines: Mutex::default(),
             tuner: Mutex::default(),
             readback: Mutex::new(None),
             pending: Mutex::new(0.0),
-        })))
+        };
+        Ok(Self(Arc::new(inner), precision))
+    }
+
+    /// The same device for plans of another precision. In f16, what does not fit cooperative matrices still runs in f32.
+    pub fn at(&self, precision: Precision) -> Self {
+        Self(Arc::clone(&self.0), precision)
+    }
+
+    /// What plans round the factors of products to.
+    pub fn precision(&self) -> Precision {
+        self.1
     }
 
     pub(super) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
@@ -133,6 +157,7 @@ impl Gpu {
             invocations: self.0.limits.max_compute_invocations_per_workgroup,
             workgroup_memory: self.0.limits.max_compute_workgroup_storage_size,
             subgroup: self.0.subgroup,
+            cooperative: self.0.cooperative,
         }
     }
 
@@ -146,6 +171,7 @@ impl Gpu {
             ("workgroup memory", u64::from(l.max_compute_workgroup_storage_size)),
             ("workgroups a dimension", u64::from(l.max_compute_workgroups_per_dimension)),
             ("storage buffers a kernel", u64::from(l.max_storage_buffers_per_shader_stage)),
+            ("edge of cooperative matrices, f16 to f32", u64::from(self.0.cooperative)),
         ]
     }
 

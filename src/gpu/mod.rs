@@ -9,6 +9,7 @@ pub mod memory;
 pub mod pipeline;
 mod pipeline_cache;
 pub mod plan;
+mod precision;
 mod profile;
 mod shader_module;
 mod staging;

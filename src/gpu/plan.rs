@@ -200,6 +200,7 @@ impl Plan {
         gpu.queue().write_buffer(&arena_buffer, 0, bytemuck::cast_slice(&arena));
         let mut slot = 0;
         for (op, (variant, Tiling { constants, groups, windows, .. })) in self.recording.ops.iter().zip(chosen) {
+            let constants = variant.text(constants, &gpu.limits());
             let windowed = windows.as_ref().map(|w| w.binding);
             let made = pipeline::pipeline(&gpu, op.card, variant, constants, windowed, options.checked)?;
             let grid = fold(groups, gpu.wgpu_limits().max_compute_workgroups_per_dimension)

@@ -1,5 +1,5 @@
-//! Shader text to module, and the driver's cache: the one file with `unsafe`, for what wgpu cannot check.
-//! Called by `pipeline` and `pipeline_cache`.
+//! Shader text to module, the driver's cache, and leave for experiments: the one file with `unsafe`, for what wgpu cannot
+//! check. Called by `pipeline`, `pipeline_cache` and `device`.
 
 /// Compiles WGSL. Checked modules clamp indices and bound loops; unchecked ones do neither.
 #[expect(unsafe_code, reason = "create_shader_module_trusted is unsafe; release builds drop run-time checks")]
@@ -21,4 +21,16 @@ pub(super) fn pipeline_cache(device: &wgpu::Device, data: Option<&[u8]>) -> wgpu
     // SAFETY: the data is a file that only this program writes, whole or not at all, under a name made of adapter, driver and
     // shaders; wgpu and the driver check its header, and start an empty cache where it is not theirs.
     unsafe { device.create_pipeline_cache(&descriptor) }
+}
+
+/// Leave to ask for cooperative matrices, which wgpu 30 counts among its experimental features.
+#[expect(unsafe_code, reason = "ExperimentalFeatures::enabled is unsafe: such features may have holes")]
+pub(super) fn experimental(wanted: bool) -> wgpu::ExperimentalFeatures {
+    if !wanted {
+        return wgpu::ExperimentalFeatures::disabled();
+    }
+    // SAFETY: cooperative matrices are the only such feature that is requested. wgpu does not check that their loads and
+    // stores stay within an array; the shaders make them in workgroup memory alone, at places that follow from constants and from
+    // the subgroup's number, which `busy` bounds.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }

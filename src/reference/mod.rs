@@ -45,6 +45,11 @@ const FAMILIES: &[&[(&str, Twin)]] = &[
     peak::TWINS,
 ];
 
+/// The nearest f16, or, beyond its range, the largest: what a factor becomes in cooperative matrices.
+pub fn as_f16(x: f64) -> f64 {
+    if x.is_finite() { half::f16::from_f64(x).to_f64().clamp(-65504.0, 65504.0) } else { x }
+}
+
 /// The twin of a kernel word.
 pub fn find(word: &str) -> Option<Twin> {
     FAMILIES.iter().flat_map(|f| f.iter()).find(|(w, _)| *w == word).map(|(_, twin)| *twin)

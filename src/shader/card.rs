@@ -98,10 +98,28 @@ pub struct Limits {
     pub workgroup_memory: u32,
     /// Lanes of a subgroup, where subgroup operations are offered and all subgroups are of one size; else 0.
     pub subgroup: u32,
+    /// Edge of the square cooperative matrices with factors in f16 and sums in f32 that may be used, 8 or 16; else 0.
+    pub cooperative: u32,
 }
 
 /// WebGPU's defaults, which every adapter grants.
-pub const DEFAULT_LIMITS: Limits = Limits { invocations: 256, workgroup_memory: 16384, subgroup: 0 };
+pub const DEFAULT_LIMITS: Limits = Limits { invocations: 256, workgroup_memory: 16384, subgroup: 0, cooperative: 0 };
+
+/// What the factors of matrix products and convolutions are rounded to; sums are f32 in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Not at all.
+    #[default]
+    F32,
+    /// f16, in cooperative matrices, forward only: gradients keep the range of f32.
+    F16,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Self::F32 { "f32" } else { "f16" })
+    }
+}
 
 /// Which adapters a variant is the default for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +136,8 @@ pub type Constants = Vec<(&'static str, u32)>;
 
 /// One WGSL file that computes the kernel.
 pub struct Variant {
-    /// File stem, entry point and GPU label: the word itself, `<word>_v1`, `<word>_tiled`, `<word>_subgroup`.
+    /// File stem, entry point and GPU label: the word itself, `<word>_v1`, `<word>_tiled`, `<word>_subgroup`,
+    /// `<word>_coop`.
     pub stem: &'static str,
     /// The template's text.
     pub source: &'static str,
@@ -136,6 +155,9 @@ pub struct Variant {
     /// where there is only that one.
     pub menu: fn(&[u32]) -> Vec<Tiling>,
 }
+
+/// What the stems of variants with cooperative matrices end in.
+pub const COOP: &str = "_coop";
 
 /// One way of a variant to cut the work of some parameters: its text constants, and what follows from them. All of a
 /// variant's compute the same within the kernel's tolerance; which is fastest depends on adapter and parameters.
@@ -170,6 +192,19 @@ impl Variant {
     /// Whether this is the naive variant, which stays as a reference and as the last resort.
     pub fn is_naive(&self) -> bool {
         self.stem.ends_with("_v1")
+    }
+
+    /// Whether this is a `_coop` variant: products of cooperative matrices, whose factors are rounded to f16.
+    pub fn cooperative(&self) -> bool {
+        self.stem.ends_with(COOP)
+    }
+
+    /// The template's constants within these limits: a tiling's, and of cooperative matrices the EDGE.
+    pub fn text(&self, mut constants: Constants, limits: &Limits) -> Constants {
+        if self.cooperative() {
+            constants.push(("EDGE", limits.cooperative));
+        }
+        constants
     }
 }
 

@@ -7,5 +7,5 @@ pub mod template;
 pub mod translate;
 
 pub use card::{
-    Access, Binding, Candidate, Card, Class, Constants, Field, FieldKind, Limits, Tiling, Variant, Windows,
+    Access, Binding, Candidate, Card, Class, Constants, Field, FieldKind, Limits, Precision, Tiling, Variant, Windows,
 };

@@ -17,6 +17,8 @@ const SHARED: &[(&str, &str)] = &[
     ("attention_tile.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/attention_tile.wgsl"))),
     ("sum64.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/sum64.wgsl"))),
     ("finite.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/finite.wgsl"))),
+    ("coop_memory.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/coop_memory.wgsl"))),
+    ("coop_multiply.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/coop_multiply.wgsl"))),
     ("tile_multiply.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/tile_multiply.wgsl"))),
     ("subgroup_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/subgroup_rows.wgsl"))),
     ("conv2d_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_params.wgsl"))),

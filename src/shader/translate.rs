@@ -7,10 +7,11 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ResourceBinding, ShaderStage};
 
 use crate::error::{Error, Result};
-use crate::shader::card::{DEFAULT_LIMITS, Limits};
+use crate::shader::card::{COOP, DEFAULT_LIMITS, Limits};
 
-/// For which adapters shaders are translated: what every one grants, and subgroups of 8 as CPU rasterisers have them.
-pub const LIMITS: Limits = Limits { subgroup: 8, ..DEFAULT_LIMITS };
+/// For which adapters shaders are translated: what every one grants, and subgroups and cooperative matrices of 8
+/// as CPU rasterisers have them.
+pub const LIMITS: Limits = Limits { subgroup: 8, cooperative: 8, ..DEFAULT_LIMITS };
 
 const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
     index: BoundsCheckPolicy::Restrict,
@@ -18,13 +19,16 @@ const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
     image_load: BoundsCheckPolicy::Restrict,
     binding_array: BoundsCheckPolicy::Unchecked,
 };
-/// What wgpu asks of Vulkan; the last three where subgroup operations are enabled.
-const CAPABILITIES: [spv::Capability; 5] = [
+/// What wgpu asks of Vulkan; the last five where subgroup operations, f16 and cooperative matrices are enabled.
+const CAPABILITIES: [spv::Capability; 8] = [
     spv::Capability::Shader,
     spv::Capability::Matrix,
     spv::Capability::GroupNonUniform,
     spv::Capability::GroupNonUniformBallot,
     spv::Capability::GroupNonUniformShuffle,
+    spv::Capability::Float16,
+    spv::Capability::VulkanMemoryModel,
+    spv::Capability::CooperativeMatrixKHR,
 ];
 /// Vulkan with robustBufferAccess2.
 const ROBUST: BoundsCheckPolicies = BoundsCheckPolicies { buffer: BoundsCheckPolicy::Unchecked, ..RESTRICT };
@@ -69,8 +73,11 @@ fn fail(entry: &str, stage: &str, problem: impl std::fmt::Display) -> Error {
 /// Parses and validates WGSL; `stem` is named in errors.
 pub fn parse(stem: &str, wgsl: &str) -> Result<(Module, ModuleInfo)> {
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|e| fail(stem, "WGSL", e.emit_to_string(wgsl)))?;
-    // Variants that need subgroup operations say so by the word.
-    let needed = if wgsl.contains("subgroup") { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    // Variants that need subgroup operations, or more, say so by the word.
+    let mut needed = Capabilities::empty();
+    needed.set(Capabilities::SUBGROUP, wgsl.contains("subgroup"));
+    needed.set(Capabilities::SHADER_FLOAT16, wgsl.contains("enable f16"));
+    needed.set(Capabilities::COOPERATIVE_MATRIX, wgsl.contains("enable wgpu_cooperative_matrix"));
     let mut validator = Validator::new(ValidationFlags::all(), needed);
     let info = validator.validate(&module).map_err(|e| fail(stem, "validation", e.emit_to_string(wgsl)))?;
     Ok((module, info))
@@ -183,10 +190,13 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Transl
     Ok(made)
 }
 
-/// All three languages, checked and unchecked.
+/// All three languages, checked and unchecked; without HLSL those with cooperative matrices, which naga 30 cannot write and
+/// Direct3D 12 does not offer.
 pub fn translate(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Translation>> {
     let mut made = to_spirv(module, info, entry)?;
     made.extend(to_msl(module, info, entry)?);
-    made.extend(to_hlsl(module, info, entry)?);
+    if !entry.ends_with(COOP) {
+        made.extend(to_hlsl(module, info, entry)?);
+    }
     Ok(made)
 }

@@ -5,7 +5,7 @@ use super::case::POISON;
 use deme::gpu::{AdapterChoice, Externals, Gpu, Plan, PlanOptions};
 use deme::kernels::EXAMPLES;
 use deme::recording::{Op, Recording, Tensor};
-use deme::shader::card::{Card, Class, Variant};
+use deme::shader::card::{Card, Class, Precision, Variant};
 use deme::shape::DType;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -19,7 +19,9 @@ pub const GUARD_WORD: u32 = 0x7fc1_1e57;
 pub fn gpu() -> &'static Gpu {
     static GPU: OnceLock<Gpu> = OnceLock::new();
     GPU.get_or_init(|| {
+        // With its cooperative matrices, though only ops that are forced into them take them.
         Gpu::open(&AdapterChoice::default())
+            .map(|gpu| gpu.at(Precision::F32))
             .unwrap_or_else(|e| panic!("conformance needs an adapter (lavapipe will do): {e}; {}", e.hint()))
     })
 }
@@ -136,10 +138,12 @@ pub fn run_in(
         reads: moved(&op.reads),
         writes: moved(&op.writes),
         updates: moved(&op.updates),
+        gradient: op.gradient,
     });
+    // Named where it has tilings, and where it is a card's only variant: of cooperative matrices none is chosen by itself.
     let suffix = op.card.variants[0].stem.strip_prefix(op.card.word).unwrap_or_default().trim_start_matches('_');
-    let options =
-        PlanOptions { checked, variant: tiling.map(|_| suffix.to_owned()), tiling: tiling.map(str::to_owned) };
+    let named = tiling.is_some() || op.card.variants.len() == 1;
+    let options = PlanOptions { checked, variant: named.then(|| suffix.to_owned()), tiling: tiling.map(str::to_owned) };
     let mut plan = Plan::new(gpu, rec, &externals, &options).map_err(fail)?;
     let band = vec![GUARD_WORD; GUARD];
     let mut results = Vec::new();

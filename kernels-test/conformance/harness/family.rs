@@ -8,6 +8,7 @@ use super::fault::Fault;
 use super::gradient;
 use deme::error::Result;
 use deme::recording::{Op, Tensor};
+use deme::reference::as_f16;
 use deme::shader::card::{Class, Variant};
 use deme::shape::DType;
 use std::collections::BTreeMap;
@@ -108,10 +109,15 @@ fn outputs(op: &Op, words: &Words) -> Vec<Vec<u32>> {
     op.writes.iter().chain(&op.updates).map(|t| slice(&words[&(t.buffer.0 as usize)], t)).collect()
 }
 
-/// The op's twin on the contents `before`.
+/// The op's twin on the contents `before`. Of a variant with cooperative matrices it is given both factors as f16, and its
+/// sums have the tolerance of every other.
 fn twinned(op: &Op, dtypes: &[DType], before: &[Vec<u32>]) -> Twinned {
     let get = |t: &Tensor| bits_as_f64(&slice(&before[t.buffer.0 as usize], t), dtypes[t.buffer.0 as usize]);
-    Twinned::new(op, op.reads.iter().map(get).collect(), op.updates.iter().map(get).collect())
+    let mut reads: Vec<_> = op.reads.iter().map(get).collect();
+    if matches!(op.card.variants, [only] if only.cooperative()) {
+        reads[..2].iter_mut().flatten().for_each(|x| *x = as_f16(*x));
+    }
+    Twinned::new(op, reads, op.updates.iter().map(get).collect())
 }
 
 /// Holds what a GPU left behind to the twin: guards, untouched inputs, outputs.

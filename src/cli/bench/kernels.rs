@@ -57,7 +57,8 @@ pub(super) fn run(args: &KernelsArgs, global: &Global) -> Result<()> {
         heavy: args.heavy,
         effort,
     };
-    let gpu = args.tune.open(global, u64::MAX)?;
+    let gpu = global.open_with_all()?;
+    args.tune.apply(&gpu, global, u64::MAX)?;
     let clock = if gpu.has_timestamps() { "timestamps" } else { "host" };
     let settings = settings([
         ("clock", json!(clock)),

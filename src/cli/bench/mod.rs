@@ -2,6 +2,7 @@
 //! Called by `cli::run`.
 
 mod compare;
+mod curves;
 mod kernels;
 mod table;
 mod unet;
@@ -29,6 +30,7 @@ enum What {
     Kernels(kernels::KernelsArgs),
     Unet(unet::UnetArgs),
     Compare(compare::CompareArgs),
+    Curves(curves::CurvesArgs),
 }
 
 pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
@@ -36,6 +38,7 @@ pub fn run(args: &BenchArgs, global: &Global) -> Result<()> {
         What::Kernels(args) => kernels::run(args, global),
         What::Unet(args) => unet::run(args, global),
         What::Compare(args) => compare::run(args),
+        What::Curves(args) => curves::run(args),
     }
 }
 

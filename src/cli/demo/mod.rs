@@ -3,8 +3,8 @@
 
 mod budget;
 mod losses;
-mod plots;
-mod report;
+pub(super) mod plots;
+pub(super) mod report;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -182,7 +182,8 @@ impl Demo<'_> {
 
     /// Runs one of deme's own commands, after printing it.
     fn command(&self, words: &[String]) -> Result<()> {
-        say!("\n$ deme {}", words.join(" "))?;
+        let precision = self.global.precision.map_or(String::new(), |p| format!(" --precision {}", p.name()));
+        say!("\n$ deme {}{precision}", words.join(" "))?;
         let words = std::iter::once("deme").chain(words.iter().map(String::as_str));
         let cli = Cli::try_parse_from(words)
             .map_err(|e| Error::usage(format!("the demo's own command line: {e}"), "please report this"))?;
@@ -366,6 +367,7 @@ impl Demo<'_> {
         let b = &self.budget;
         [
             ("adapter", self.gpu.summary().to_string()),
+            ("precision", self.gpu.precision().to_string()),
             ("deme", env!("CARGO_PKG_VERSION").to_string()),
             ("model", self.args.model.display().to_string()),
             ("experts", format!("{EXPERTS} x {} updates of {} images", b.updates, b.batch * b.accumulate)),

@@ -15,7 +15,7 @@ pub fn run(dir: &Path) -> Result<usize> {
     for example in EXAMPLES {
         for op in example()?.ops {
             for variant in op.card.variants.iter().filter(|v| (v.fits)(&op.params, &translate::LIMITS)) {
-                let constants = (variant.constants)(&op.params);
+                let constants = variant.text((variant.constants)(&op.params), &translate::LIMITS);
                 let name = constants.iter().fold(variant.stem.to_string(), |n, (_, v)| format!("{n}-{v}"));
                 if !seen.insert(name.clone()) {
                     continue;

@@ -53,7 +53,7 @@ pub fn run(args: &DoctorArgs, global: &Global) -> Result<()> {
 
 /// Opens the adapter in use and holds every kernel to its twin; an error names the kernels that are wrong.
 fn test(args: &DoctorArgs, global: &Global, report: &mut serde_json::Value) -> Result<()> {
-    let gpu = Gpu::open(&global.choice())?;
+    let gpu = global.open_with_all()?;
     report["tested"] = adapters::opened(&gpu);
     if !args.json {
         adapters::print_opened(&gpu)?;

@@ -14,6 +14,7 @@ use crate::gpu::{Externals, Gpu, Plan, PlanOptions};
 use crate::kernels::EXAMPLES;
 use crate::recording::{Op, Recording, Role, Tensor};
 use crate::reference::interpret::{Rounding, State};
+use crate::reference::{Call, as_f16, find};
 use crate::rng::{self, Purpose};
 use crate::shader::{Card, Limits, Variant, cards};
 use crate::shape::DType;
@@ -121,7 +122,13 @@ fn examine(
                 outcome.calls += 1;
                 match execute(recording, op, variant, &before) {
                     Ok(outputs) => {
-                        let errors = outputs.iter().map(|(t, got)| worst_error(got, &state.get(t)));
+                        let halved = variant.cooperative().then(|| in_f16(op, &before));
+                        let expected = |i: usize, t: &Tensor| match &halved {
+                            Some(outputs) => outputs[i].clone(),
+                            None => state.get(t),
+                        };
+                        let errors = outputs.iter().enumerate();
+                        let errors = errors.map(|(i, (t, got))| worst_error(got, &expected(i, t)));
                         outcome.worst = errors.fold(outcome.worst, f64::max);
                     }
                     Err(e @ Error::DeviceLost { .. }) => return Err(e),
@@ -181,6 +188,19 @@ fn advance(recording: &Recording, k: usize, state: &mut State) -> Result<Content
     Ok(before)
 }
 
+/// What the op writes with both factors, its first two reads, rounded to f16.
+fn in_f16(op: &Op, before: &Contents<f64>) -> Vec<Vec<f64>> {
+    let mut values: Vec<_> = before.iter().map(|(_, v)| v.clone()).collect();
+    let mut updates = values.split_off(op.reads.len());
+    values.iter_mut().take(2).flatten().for_each(|x| *x = as_f16(*x));
+    let mut writes: Vec<_> = op.writes.iter().map(|t| vec![f64::NAN; t.elements() as usize]).collect();
+    if let Some(twin) = find(op.card.word) {
+        twin(&mut Call { params: &op.params, reads: &values, writes: &mut writes, updates: &mut updates });
+    }
+    writes.append(&mut updates);
+    writes
+}
+
 /// Runs the op alone in this variant; its outputs, which held NaN before if they are only written.
 fn on_gpu(
     gpu: &Gpu,
@@ -218,6 +238,7 @@ fn on_gpu(
         reads: place(&op.reads),
         writes: place(&op.writes),
         updates: place(&op.updates),
+        gradient: op.gradient,
     });
     let suffix = variant.stem.strip_prefix(op.card.word).and_then(|s| s.strip_prefix('_')).map(String::from);
     let mut plan = Plan::new(gpu, alone, &externals, &PlanOptions { variant: suffix, ..PlanOptions::default() })?;
@@ -249,7 +270,6 @@ fn worst_error(got: &[f32], expected: &[f64]) -> f64 {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::reference::{Call, find};
     use crate::shader::card::DEFAULT_LIMITS;
 
     /// A perfect adapter: the twin, rounded to f32.

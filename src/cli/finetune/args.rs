@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use crate::cli::PrecisionArg;
 use crate::cli::data::DataArgs;
 use crate::cli::tune::TuneArgs;
 use crate::deme::expert::Expert;
@@ -239,7 +240,7 @@ impl FinetuneArgs {
     }
 
     /// run.json: everything that a number of the run depends on, the inputs by their hashes.
-    pub fn resolved(&self, model_sha256: &str, data_sha256: &str) -> Map<String, Value> {
+    pub fn resolved(&self, precision: PrecisionArg, model_sha256: &str, data_sha256: &str) -> Map<String, Value> {
         let all = json!({
             "version": 1,
             "model_sha256": model_sha256,
@@ -257,6 +258,7 @@ impl FinetuneArgs {
             "ema_power": self.ema_power,
             "ema_inv_gamma": self.ema_inv_gamma,
             "seed": self.seed,
+            "precision": precision.name(),
             "flip": self.flip,
             "holdout": self.data.holdout,
             "p": self.p,

@@ -66,7 +66,7 @@ pub fn run(args: &FinetuneArgs, global: &Global) -> Result<()> {
     let dataset = args.data.open(&model, global)?;
     let mut judged = dataset.holdout_indices();
     judged = spread(&judged, args.eval_images as usize);
-    let resolved = args.resolved(&model_hash(&model)?, &data_hash(&dataset));
+    let resolved = args.resolved(global.precision(), &model_hash(&model)?, &data_hash(&dataset));
     let folder = RunFolder::check(&args.out, resolved.clone(), &experts, args.resume || args.dry_run)?;
     for &i in &experts {
         model.folder.check_output(&folder.expert(i))?;
@@ -196,6 +196,7 @@ impl Plan<'_> {
             "consistency": objective.consistency,
             "updates": self.settings.steps,
             "seed": self.settings.seed,
+            "precision": gpu.precision().to_string(),
             "settings_sha256": self.folder.settings_sha256(),
             "tuning_sha256": gpu.tuning().sha256(),
         });

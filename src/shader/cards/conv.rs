@@ -1,7 +1,7 @@
 //! Cards of the convolution: forward, and its gradients with respect to input and weight.
 //! Built by `kernels::conv2d`; twins in `reference::conv`.
 
-use super::tiles::{Lanes, Tile, lanes, subgroup, tile};
+use super::tiles::{Lanes, Tile, coop_tiles, cooperates, lanes, subgroup, tile};
 use crate::shader::card::{Card, Class, Constants, Limits, Params, Tiling, Variant, plain, read, update, whole, write};
 use crate::{params, wgsl};
 
@@ -136,6 +136,17 @@ pub static CONV2D_FORWARD: Card = Card {
     params: Conv2dParams::FIELDS,
     bindings: &[read("x"), read("w"), read("bias"), write("y")],
     variants: &[
+        Variant {
+            constants: |words| vec![("KW", Conv2dParams::of(words).kw)],
+            fits: |words, limits| {
+                let p = Conv2dParams::of(words);
+                (p.cin | p.cout).is_multiple_of(4) && cooperates([p.out_pixels(), p.cout, p.terms()], limits)
+            },
+            ..plain(wgsl!("conv2d_forward_coop"), |words| {
+                let p = Conv2dParams::of(words);
+                coop_tiles(p.out_pixels(), p.cout)
+            })
+        },
         subgroup(
             wgsl!("conv2d_forward_subgroup"),
             |words| with(forward_lanes(words).constants(), &forward_taps(words)),

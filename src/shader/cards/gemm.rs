@@ -1,7 +1,7 @@
 //! Cards of the matrix products, the transpose and the column sum.
 //! Built by `kernels::matmul` (and `kernels::attention`); twins in `reference::gemm`.
 
-use super::tiles::{Cut, Lanes, Tile, WINDOW_STEP, cut, distinct, lanes, subgroup, tile};
+use super::tiles::{Cut, Lanes, Tile, WINDOW_STEP, coop_tiles, cooperates, cut, distinct, lanes, subgroup, tile};
 use crate::shader::card::{
     Card, Class, Constants, Limits, Params, Tiling, Variant, Windows, plain, read, update, whole, write,
 };
@@ -176,6 +176,13 @@ fn tiles_a_pass(words: &[u32], (lanes, cut): (Lanes, Option<Cut>)) -> u64 {
     lanes.tiles() * cut.map_or(MatmulParams::of(words).batch(), |cut| u64::from(cut.matrices()))
 }
 
+/// Whether vectors of 4 lie on all sides.
+fn in_fours(words: &[u32]) -> bool {
+    let p = MatmulParams::of(words);
+    let strides = p.x_outer | p.x_inner | p.w_outer | p.w_inner | p.y_outer | p.y_inner;
+    (p.k | p.n | p.ldx | p.ldw | p.ldy | strides).is_multiple_of(4)
+}
+
 /// A variant for GPUs, and for CPU rasterisers that the one before does not fit, over vectors of 4 on all sides.
 const fn tiled(
     file: (&'static str, &'static str),
@@ -183,11 +190,7 @@ const fn tiled(
     groups: fn(&[u32]) -> u64,
     menu: fn(&[u32]) -> Vec<Tiling>,
 ) -> Variant {
-    let fits = |words: &[u32], _: &Limits| {
-        let p = MatmulParams::of(words);
-        let strides = p.x_outer | p.x_inner | p.w_outer | p.w_inner | p.y_outer | p.y_inner;
-        (p.k | p.n | p.ldx | p.ldw | p.ldy | strides).is_multiple_of(4)
-    };
+    let fits = |words: &[u32], _: &Limits| in_fours(words);
     Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole, menu }
 }
 
@@ -207,6 +210,16 @@ pub static MATMUL_FORWARD: Card = Card {
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("w"), read("bias"), write("y")],
     variants: &[
+        Variant {
+            fits: |words, limits| {
+                let p = MatmulParams::of(words);
+                in_fours(words) && cooperates([p.m, p.n, p.k], limits)
+            },
+            ..plain(wgsl!("matmul_forward_coop"), |words| {
+                let p = MatmulParams::of(words);
+                p.batch() * coop_tiles(p.m, p.n)
+            })
+        },
         Variant {
             windows: |words| {
                 let p = MatmulParams::of(words);

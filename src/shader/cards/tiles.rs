@@ -152,6 +152,17 @@ pub(super) const fn subgroup(
     Variant { stem: file.0, source: file.1, class: Class::Cpu, constants, fits, groups, windows: whole, menu }
 }
 
+/// Whether the `_coop` variants may take an output of this size over so many terms: where cooperative matrices may be used,
+/// there are workgroups of 128, and half of a workgroup's tile is of use.
+pub(super) fn cooperates([rows, columns, terms]: [u32; 3], limits: &Limits) -> bool {
+    limits.cooperative > 0 && limits.invocations >= 128 && rows >= 32 && columns >= 32 && terms >= 16
+}
+
+/// Tiles of 64 x 64 that the `_coop` variants cut an output into.
+pub(super) fn coop_tiles(rows: u32, columns: u32) -> u64 {
+    u64::from(rows.div_ceil(64)) * u64::from(columns.div_ceil(64))
+}
+
 /// A tile of the `_tiled` variants: TY x TX threads of RM rows x 4 columns each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tile {
