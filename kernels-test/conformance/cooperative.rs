@@ -1,11 +1,13 @@
 //! Which ops take cooperative matrices, and what becomes of numbers that f16 does not have. Where the adapter has none, the same
 //! holds of the kernels in f32 that run instead. Called by `conformance.rs`.
 
-use super::harness::device::gpu;
+use super::harness::device::{gpu, single};
 use deme::gpu::{Externals, Gpu, Plan, PlanOptions};
-use deme::kernels::matmul::matmul;
+use deme::kernels::matmul::{matmul, matmul_forward};
 use deme::recording::{Recording, Tensor};
 use deme::shader::Precision;
+use deme::shader::card::Card;
+use deme::shader::cards::gemm::{MATMUL_FORWARD, MatmulParams};
 use deme::shape::Shape;
 use deme::tape::Tape;
 
@@ -61,5 +63,47 @@ fn what_is_finite_stays_finite_and_nothing_else_does() {
             _ => !y.is_finite(),
         };
         assert!(y.iter().all(|&y| fine(y)), "{value}: {y:?}");
+    }
+}
+
+/// y of [100, 52] x [52, 96] by the card's only variant, `_coop`.
+fn by(card: &'static Card) -> Vec<f32> {
+    let mut rec = Recording::new("subgroups");
+    let [x, w] = [("x", [100, 52]), ("w", [52, 96])].map(|(key, extents)| external(&mut rec, key, extents));
+    let y = rec.transient("y", Shape::new([100, 96]));
+    matmul_forward(&mut rec, &MatmulParams::plain(100, 96, 52), &x, &w, None, &y).unwrap();
+    rec.keep(&y);
+    rec.ops[0].card = card;
+    let mut externals = Externals::new();
+    for (key, t) in [("x", x), ("w", w)] {
+        let storage = gpu().storage(key, t.elements()).unwrap();
+        let values: Vec<f32> = (0..t.elements()).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
+        gpu().write(&storage, 0, &values).unwrap();
+        externals.insert(key.to_owned(), storage);
+    }
+    let options = PlanOptions { variant: Some("coop".into()), ..PlanOptions::default() };
+    let mut plan = Plan::new(gpu(), rec, &externals, &options).unwrap();
+    plan.run(&[]).unwrap();
+    plan.wait().unwrap();
+    plan.read(&y).unwrap()
+}
+
+/// A workgroup of 128 has two subgroups where they are of 64 lanes: then blocks are computed in turns. Shown with as many
+/// subgroups as there are here, of which only so few take part.
+#[test]
+fn fewer_subgroups_compute_the_same() {
+    let words = deme::shader::card::Params::words(&MatmulParams::plain(100, 96, 52));
+    let here = MATMUL_FORWARD.variants.iter().filter(|v| v.cooperative() && (v.fits)(&words, &gpu().limits()));
+    for variant in here {
+        let all = by(single(&MATMUL_FORWARD, variant, variant.stem, variant.source));
+        assert!(all.iter().any(|&y| y != 0.0));
+        for few in [1, 2, 3] {
+            let (argument, include) = ("num_subgroups) subgroups:", "//% include \"coop_multiply.wgsl\"");
+            assert!(variant.source.contains(argument) && variant.source.contains(include));
+            let text = variant.source.replace(argument, "num_subgroups) present:");
+            let text = text.replace(include, &format!("    let subgroups = min(present, {few}u);\n{include}"));
+            let card = single(&MATMUL_FORWARD, variant, variant.stem, Box::leak(text.into_boxed_str()));
+            assert_eq!(by(card), all, "{few} subgroups");
+        }
     }
 }
