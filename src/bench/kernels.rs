@@ -16,6 +16,7 @@ use crate::kernels::EXAMPLES;
 use crate::kernels::conv2d::Route;
 use crate::recording::cost::Cost;
 use crate::recording::{BufferId, Op, Recording, Tensor};
+use crate::shader::cards::winograd::Tile;
 use crate::shader::{Candidate, Class, Tiling, Variant};
 
 /// What to measure.
@@ -158,11 +159,10 @@ impl Bench<'_> {
     /// A layer's passes, each kernel in the variant that deme chooses; a convolution's also by its other route.
     fn passes(&mut self, job: &Job) -> Result<()> {
         let Some(kind) = &job.kind else { return Ok(()) };
-        let other = Subject::other_route(kind)?;
+        let others: Vec<_> = Subject::other_routes(kind)?.into_iter().map(Some).collect();
         for &pass in Pass::of(kind) {
-            self.pass(&job.case, kind, pass, None)?;
-            if other.is_some() {
-                self.pass(&job.case, kind, pass, other)?;
+            for route in [None].iter().chain(&others) {
+                self.pass(&job.case, kind, pass, *route)?;
             }
         }
         Ok(())
@@ -173,7 +173,8 @@ impl Bench<'_> {
         let variant = match route {
             None => DEFAULT,
             Some(Route::Direct) => "direct",
-            Some(Route::Winograd) => "winograd",
+            Some(Route::Winograd(Tile::Two)) => "winograd_2x2",
+            Some(Route::Winograd(Tile::Four)) => "winograd_4x4",
         };
         if !self.wanted(case, pass.name(), variant) {
             return Ok(());
@@ -183,7 +184,7 @@ impl Bench<'_> {
         let stats = Stats::of(&repeat(self.options.effort, || plan.timed(&[]))?);
         let stems: Vec<_> = plan.variants().into_iter().map(|(stem, _)| stem).collect();
         let mut cost = subject.recording.cost();
-        if Subject::other_route(kind)?.is_some() {
+        if !Subject::other_routes(kind)?.is_empty() {
             cost.flops = Subject::by(kind, pass, Some(Route::Direct))?.recording.cost().flops;
         }
         let row = Row { note: Some(stems.join(" + ")), ..Row::new(case, pass.name(), variant, stats, cost) };

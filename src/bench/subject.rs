@@ -12,6 +12,7 @@ use crate::nn::params::SLAB_ELEMENTS;
 use crate::recording::{Op, Recording, Role, Tensor};
 use crate::shader::card::{Access, Variant};
 use crate::shader::cards::merge::CHUNK;
+use crate::shader::cards::winograd::Tile;
 use crate::shape::{DType, Shape, padded_channels};
 use crate::tape::Tape;
 
@@ -103,13 +104,16 @@ impl Subject {
         Self::by(kind, pass, None)
     }
 
-    /// The convolution's route that deme does not take, where there is one.
-    pub fn other_route(kind: &Kind) -> Result<Option<Route>> {
-        if !matches!(kind, Kind::Conv2d { kernel: 3, stride: 1, .. }) {
-            return Ok(None);
-        }
-        let direct = Self::new(kind, Pass::Forward)?.recording.ops.len() == 1;
-        Ok(Some(if direct { Route::Winograd } else { Route::Direct }))
+    /// The routes of a convolution that deme does not take, where there are several.
+    pub fn other_routes(kind: &Kind) -> Result<Vec<Route>> {
+        let Kind::Conv2d { batch, size, cin, cout, kernel: 3, stride: 1 } = *kind else { return Ok(Vec::new()) };
+        let [cin, cout] = [cin, cout].map(padded_channels);
+        let mut rec = Recording::default();
+        let x = rec.transient("x", Shape::new([batch, size, size, cin]));
+        let w = rec.transient("w", Shape::new([3, 3, cin, cout]));
+        let taken = Route::of(&x, &w, Conv2dSpec::same(3))?;
+        let all = [Route::Direct, Route::Winograd(Tile::Two), Route::Winograd(Tile::Four)];
+        Ok(all.into_iter().filter(|route| *route != taken).collect())
     }
 
     /// A case's pass; a convolution's by this route.
@@ -284,14 +288,16 @@ mod tests {
     }
 
     #[test]
-    fn both_routes_of_a_convolution_are_timed_and_take_different_kernels() {
+    fn all_routes_of_a_convolution_are_timed_and_take_different_kernels() {
         let kind =
             |kernel, channels| Kind::Conv2d { batch: 2, size: 16, cin: channels, cout: channels, kernel, stride: 1 };
-        assert_eq!(Subject::other_route(&kind(3, 128)).unwrap(), Some(Route::Direct));
-        assert_eq!(Subject::other_route(&kind(3, 4)).unwrap(), Some(Route::Winograd));
-        assert_eq!(Subject::other_route(&kind(1, 128)).unwrap(), None);
+        let [two, four] = [Tile::Two, Tile::Four].map(Route::Winograd);
+        assert_eq!(Subject::other_routes(&kind(3, 128)).unwrap(), [Route::Direct, two]);
+        assert_eq!(Subject::other_routes(&kind(3, 4)).unwrap(), [two, four]);
+        assert_eq!(Subject::other_routes(&kind(1, 128)).unwrap(), []);
         let flops = |route| Subject::by(&kind(3, 128), Pass::Forward, route).unwrap().recording.cost().flops;
-        assert!(flops(None) < flops(Some(Route::Direct)) / 2 + flops(Some(Route::Direct)) / 10);
+        assert!(flops(Some(two)) < flops(Some(Route::Direct)) / 2 + flops(Some(Route::Direct)) / 10);
+        assert!(flops(None) < flops(Some(two)) * 3 / 4);
     }
 
     #[test]

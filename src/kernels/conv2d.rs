@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::conv::{CONV2D_BACKWARD_INPUT, CONV2D_BACKWARD_WEIGHT, CONV2D_FORWARD, Conv2dParams};
 use crate::shader::cards::gemm::TransposeParams;
-use crate::shader::cards::winograd::PLACES;
+use crate::shader::cards::winograd::Tile;
 use crate::shape::Shape;
 use crate::tape::{Contribution, Rule, Tape};
 
@@ -39,8 +39,9 @@ impl Conv2dSpec {
 pub enum Route {
     /// The sum over taps and channels.
     Direct,
-    /// F(2x2, 3x3): less than half of the products, transforms before and after them. For 3x3 at stride 1, one zero around.
-    Winograd,
+    /// F(2x2, 3x3) or F(4x4, 3x3): half or a quarter of the products, transforms before and after them. For 3x3 at stride 1, one
+    /// zero around.
+    Winograd(Tile),
 }
 
 /// Channels of x and of y from which the transforms cost less than the products that they save. Measured on Mesa 25's
@@ -52,15 +53,24 @@ const WINOGRAD_TILES: u64 = 32;
 const TRANSFORMED: u64 = 128 << 20;
 
 impl Route {
-    /// Winograd's where it is possible, is worth its transforms and fits.
+    /// What `conv2d` takes.
+    pub fn of(x: &Tensor, w: &Tensor, spec: Conv2dSpec) -> Result<Self> {
+        Ok(Self::choose(&params(x, w, None, spec)?))
+    }
+
+    /// Winograd's where it is possible, is worth its transforms and fits, by the tile with fewer products.
     fn choose(p: &Conv2dParams) -> Self {
-        let tiles = u64::from(p.batch) * u64::from(p.out_h.div_ceil(2)) * u64::from(p.out_w.div_ceil(2));
         let (least, most) = (p.cin.min(p.cout), u64::from(p.cin.max(p.cout)));
-        let bytes = 4 * u64::from(PLACES) * tiles.max(u64::from(least)).saturating_mul(most);
-        if same_3x3(p) && least >= WINOGRAD_CHANNELS && tiles >= WINOGRAD_TILES && bytes <= TRANSFORMED {
-            Self::Winograd
-        } else {
-            Self::Direct
+        let products = |tile: &Tile| u64::from(tile.places()) * tile.tiles(p.batch, p.out_h, p.out_w);
+        let pays = |tile: &Tile| {
+            let tiles = tile.tiles(p.batch, p.out_h, p.out_w);
+            let bytes = 4 * u64::from(tile.places()) * tiles.max(u64::from(least)).saturating_mul(most);
+            tiles >= WINOGRAD_TILES && bytes <= TRANSFORMED
+        };
+        let tile = [Tile::Two, Tile::Four].into_iter().filter(pays).min_by_key(products);
+        match tile {
+            Some(tile) if same_3x3(p) && least >= WINOGRAD_CHANNELS => Self::Winograd(tile),
+            _ => Self::Direct,
         }
     }
 }
@@ -126,8 +136,8 @@ pub fn conv2d_by(
             let or_zeros = bias.copied().unwrap_or_else(|| tape.rec.absent());
             tape.rec.push(&CONV2D_FORWARD, &p, &[*x, *w, or_zeros], &[y], &[])?;
         }
-        Route::Winograd if same_3x3(&p) => winograd(&mut tape.rec, x, w, bias, false, &y)?,
-        Route::Winograd => {
+        Route::Winograd(tile) if same_3x3(&p) => winograd(&mut tape.rec, x, w, bias, (tile, false), &y)?,
+        Route::Winograd(_) => {
             let what = format!("Winograd's route is for 3x3 at stride 1, not x {}, w {}, {spec:?}", x.shape, w.shape);
             return Err(Error::shape("conv2d", what));
         }
@@ -178,7 +188,7 @@ impl Rule for Conv2dRule {
             let dx = rec.transient("conv2d_backward_input", x.shape);
             match route {
                 Route::Direct => backward_input(rec, p, &dy, &w, &dx)?,
-                Route::Winograd => winograd(rec, &dy, &w, None, true, &dx)?,
+                Route::Winograd(tile) => winograd(rec, &dy, &w, None, (tile, true), &dx)?,
             }
             Contribution::Whole(dx)
         } else {
@@ -186,7 +196,7 @@ impl Rule for Conv2dRule {
         });
         contributions.push(Contribution::Into(Box::new(move |rec, dw| match route {
             Route::Direct => backward_weight(rec, p, &x, &dy, &dw),
-            Route::Winograd => winograd::backward_weight(rec, &x, &dy, &dw),
+            Route::Winograd(tile) => winograd::backward_weight(rec, &x, &dy, tile, &dw),
         })));
         if needs.len() == 3 {
             contributions.push(Contribution::Into(Box::new(move |rec, db| column_sum(rec, &dy, &db))));
@@ -229,9 +239,14 @@ mod tests {
     #[test]
     fn the_route_follows_from_the_shape() {
         let same = Padding::Symmetric(1);
-        assert_eq!(chosen([8, 32, 32, 64], 64, 3, 1, same), Route::Winograd);
-        assert_eq!(chosen([8, 31, 33, 32], 64, 3, 1, same), Route::Winograd);
-        assert_eq!(chosen([2, 7, 8, 64], 64, 3, 1, same), Route::Winograd);
+        let [two, four] = [Tile::Two, Tile::Four].map(Route::Winograd);
+        assert_eq!(chosen([8, 32, 32, 64], 64, 3, 1, same), four);
+        assert_eq!(chosen([8, 31, 33, 32], 64, 3, 1, same), four);
+        // As many products by either tile.
+        assert_eq!(chosen([16, 6, 6, 64], 64, 3, 1, same), two);
+        // 8 tiles of 4x4, 32 of 2x2.
+        assert_eq!(chosen([2, 7, 8, 64], 64, 3, 1, same), two);
+        assert_eq!(chosen([8, 7, 8, 64], 64, 3, 1, same), four);
         for (x, cout, kernel, stride, padding) in [
             ([8, 32, 32, 4], 64, 3, 1, same),
             ([8, 32, 32, 64], 4, 3, 1, same),
@@ -241,12 +256,12 @@ mod tests {
             ([8, 32, 32, 64], 64, 5, 1, Padding::Symmetric(2)),
             ([8, 32, 32, 28], 64, 3, 1, same),
             ([1, 8, 8, 64], 64, 3, 1, same),
-            // 16 x 8192 x 256 values are 128 MiB; then one tile more, and a weight of more.
-            ([1, 182, 182, 256], 64, 3, 1, same),
+            // 36 x 3641 x 256 values are 128 MiB; then a strip of tiles more, and a weight of more.
+            ([1, 244, 244, 256], 64, 3, 1, same),
             ([1, 16, 16, 2048], 2048, 3, 1, same),
         ] {
             assert_eq!(chosen(x, cout, kernel, stride, padding), Route::Direct, "{x:?} {cout} {kernel} {stride}");
         }
-        assert_eq!(chosen([1, 128, 256, 256], 64, 3, 1, same), Route::Winograd);
+        assert_eq!(chosen([1, 240, 240, 256], 64, 3, 1, same), four);
     }
 }

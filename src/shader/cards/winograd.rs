@@ -1,15 +1,17 @@
-//! Cards of the transforms of Winograd's convolution F(2x2, 3x3) (Lavin and Gray 2015): weight, input and output, and the
-//! gradients of the first and the last.
+//! Cards of the transforms of Winograd's convolutions F(2x2, 3x3) and F(4x4, 3x3) (Lavin and Gray 2015): weight, input and
+//! output, and the gradients of the first and the last.
 //! Built by `kernels::winograd`; twins in `reference::winograd`.
 
 use crate::shader::card::{Card, Constants, Params, Variant, per64, plain, read, update, write};
 use crate::{params, wgsl};
 
 params! {
-    /// w [3, 3, cin, cout] -> u [16, cin, cout], or turned [16, cout, cin].
+    /// w [3, 3, cin, cout] -> u [places, cin, cout], or turned [places, cout, cin].
     pub struct WinogradWeightParams {
         pub cin: u32,
         pub cout: u32,
+        /// Pixels of a tile's side.
+        pub tile: u32,
         /// 1 where the taps are turned by 180 degrees and their matrices transposed: the input gradient's. The gradient
         /// ignores it.
         pub turned: u32,
@@ -24,24 +26,56 @@ impl WinogradWeightParams {
 }
 
 params! {
-    /// An image [batch, height, width, channels] and its tiles [16, batch ceil(height / 2) ceil(width / 2), channels].
+    /// An image [batch, height, width, channels] and its tiles [places, batch ceil(height / tile) ceil(width / tile), channels].
     pub struct WinogradParams {
         pub batch: u32,
         pub height: u32,
         pub width: u32,
         pub channels: u32,
+        /// Pixels of a tile's side.
+        pub tile: u32,
         /// 1 where bias [channels] is added to y; the other transforms ignore it.
         pub has_bias: u32,
     }
 }
 
-/// Elements of a tile of the input.
-pub const PLACES: u32 = 16;
+/// Pixels of y that one tile computes. The larger one needs 2.25 products a pixel where the smaller one needs 4, has less to
+/// transform, and three times the rounding error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tile {
+    /// F(2x2, 3x3)
+    Two = 2,
+    /// F(4x4, 3x3), at the points 0, 3/4, -3/4, 3/2, -3/2 and infinity: half the error of the usual 0, 1, -1, 2, -2.
+    Four = 4,
+}
+
+impl Tile {
+    /// Of one side.
+    pub fn pixels(self) -> u32 {
+        self as u32
+    }
+
+    /// Elements of a tile of the input: products of one tile and a pair of channels.
+    pub fn places(self) -> u32 {
+        (self.pixels() + 2).pow(2)
+    }
+
+    /// Tiles of a batch of images.
+    pub fn tiles(self, batch: u32, height: u32, width: u32) -> u64 {
+        let along = |pixels: u32| u64::from(pixels.div_ceil(self.pixels()));
+        u64::from(batch) * along(height) * along(width)
+    }
+}
+
+/// The tile with this side, as the cards' parameters have it.
+fn tile(side: u32) -> Tile {
+    if side == Tile::Two.pixels() { Tile::Two } else { Tile::Four }
+}
 
 impl WinogradParams {
-    /// Tiles of 2x2 pixels of y in the batch.
+    /// Tiles in the batch.
     pub fn tiles(&self) -> u64 {
-        u64::from(self.batch) * u64::from(self.height.div_ceil(2)) * u64::from(self.width.div_ceil(2))
+        tile(self.tile).tiles(self.batch, self.height, self.width)
     }
 }
 
@@ -53,8 +87,9 @@ fn width(channels: u32) -> u32 {
     if channels.is_multiple_of(4) { 4 } else { 1 }
 }
 
-fn channels_width(words: &[u32]) -> Constants {
-    vec![("WIDTH", width(WinogradParams::of(words).channels))]
+fn tile_constants(words: &[u32]) -> Constants {
+    let p = WinogradParams::of(words);
+    vec![("WIDTH", width(p.channels)), ("TILE", p.tile)]
 }
 
 fn tile_groups(words: &[u32]) -> u64 {
@@ -62,10 +97,24 @@ fn tile_groups(words: &[u32]) -> u64 {
     (p.tiles() * u64::from(p.channels / width(p.channels))).div_ceil(64)
 }
 
-/// Additions and halvings of one tile or matrix of taps, over all channels.
-fn tile_flops(words: &[u32], each: u64) -> u64 {
+/// Operations of one tile of either size, over all tiles and channels.
+fn tile_flops(words: &[u32], [two, four]: [u64; 2]) -> u64 {
     let p = WinogradParams::of(words);
+    let each = match tile(p.tile) {
+        Tile::Two => two,
+        Tile::Four => four,
+    };
     each * p.tiles() * u64::from(p.channels)
+}
+
+/// Operations of one matrix of taps for either tile, over all of them.
+fn weight_flops(words: &[u32], [two, four]: [u64; 2]) -> u64 {
+    let p = WinogradWeightParams::of(words);
+    let each = match tile(p.tile) {
+        Tile::Two => two,
+        Tile::Four => four,
+    };
+    each * u64::from(p.cin) * u64::from(p.cout)
 }
 
 /// U = G g G^T
@@ -76,17 +125,14 @@ pub static WINOGRAD_WEIGHT: Card = Card {
     variants: &[Variant {
         constants: |w| {
             let p = WinogradWeightParams::of(w);
-            vec![("WIDTH", width(p.vectors())), ("TURNED", p.turned)]
+            vec![("WIDTH", width(p.vectors())), ("TILE", p.tile), ("TURNED", p.turned)]
         },
         ..plain(wgsl!("winograd_weight"), |w| {
             let p = WinogradWeightParams::of(w);
             per64(p.cin * p.cout / width(p.vectors()))
         })
     }],
-    flops: |w| {
-        let p = WinogradWeightParams::of(w);
-        35 * u64::from(p.cin) * u64::from(p.cout)
-    },
+    flops: |w| weight_flops(w, [35, 135]),
 };
 
 /// dw += G^T dU G
@@ -95,16 +141,16 @@ pub static WINOGRAD_WEIGHT_BACKWARD: Card = Card {
     params: WinogradWeightParams::FIELDS,
     bindings: &[read("du"), update("dw")],
     variants: &[Variant {
-        constants: |w| vec![("WIDTH", width(WinogradWeightParams::of(w).cout))],
+        constants: |w| {
+            let p = WinogradWeightParams::of(w);
+            vec![("WIDTH", width(p.cout)), ("TILE", p.tile)]
+        },
         ..plain(wgsl!("winograd_weight_backward"), |w| {
             let p = WinogradWeightParams::of(w);
             per64(p.cin * p.cout / width(p.cout))
         })
     }],
-    flops: |w| {
-        let p = WinogradWeightParams::of(w);
-        58 * u64::from(p.cin) * u64::from(p.cout)
-    },
+    flops: |w| weight_flops(w, [51, 171]),
 };
 
 /// V = B^T d B
@@ -112,8 +158,8 @@ pub static WINOGRAD_INPUT: Card = Card {
     word: "winograd_input",
     params: WinogradParams::FIELDS,
     bindings: &[read("x"), write("v")],
-    variants: &[Variant { constants: channels_width, ..plain(wgsl!("winograd_input"), tile_groups) }],
-    flops: |w| tile_flops(w, 32),
+    variants: &[Variant { constants: tile_constants, ..plain(wgsl!("winograd_input"), tile_groups) }],
+    flops: |w| tile_flops(w, [32, 264]),
 };
 
 /// y = A^T M A + bias
@@ -121,8 +167,8 @@ pub static WINOGRAD_OUTPUT: Card = Card {
     word: "winograd_output",
     params: WinogradParams::FIELDS,
     bindings: &[read("m"), read("bias"), write("y")],
-    variants: &[Variant { constants: channels_width, ..plain(wgsl!("winograd_output"), tile_groups) }],
-    flops: |w| tile_flops(w, 28),
+    variants: &[Variant { constants: tile_constants, ..plain(wgsl!("winograd_output"), tile_groups) }],
+    flops: |w| tile_flops(w, [28, 176]),
 };
 
 /// dM = A dy A^T
@@ -130,6 +176,6 @@ pub static WINOGRAD_OUTPUT_BACKWARD: Card = Card {
     word: "winograd_output_backward",
     params: WinogradParams::FIELDS,
     bindings: &[read("dy"), write("dm")],
-    variants: &[Variant { constants: channels_width, ..plain(wgsl!("winograd_output_backward"), tile_groups) }],
-    flops: |w| tile_flops(w, 18),
+    variants: &[Variant { constants: tile_constants, ..plain(wgsl!("winograd_output_backward"), tile_groups) }],
+    flops: |w| tile_flops(w, [18, 140]),
 };
