@@ -136,10 +136,20 @@ fn training(gpu: &Gpu, model: &Model, batch: u32, lambda: f64) -> Result<Vec<Pla
     recorded.into_iter().map(plan).collect()
 }
 
+/// What a profile adds up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// Every op of a kernel variant.
+    Kernel,
+    /// Every op of a kernel variant on tensors of the same shapes.
+    Shape,
+}
+
 /// One kernel variant's part of a step.
 #[derive(Debug, Clone, Default)]
 pub struct Share {
-    pub stem: &'static str,
+    /// The variant, and the shapes that it reads and writes where the profile tells them apart.
+    pub name: String,
     pub count: usize,
     pub seconds: f64,
     pub cost: Cost,
@@ -168,7 +178,7 @@ pub fn run(
     batch: u32,
     what: What,
     effort: Effort,
-    profile: bool,
+    profile: Option<By>,
 ) -> Result<(Row, Option<Profile>)> {
     let mut stepper = Stepper::new(gpu, model, batch, what)?;
     stepper.steps(1)?;
@@ -189,24 +199,31 @@ pub fn run(
     };
     // Enough of both kinds that the fastest of each was hardly disturbed.
     let pairs = Effort { seconds: effort.seconds.max((PAIRS * 2.0 * once).min(MINUTE)), ..effort };
-    let profile = if profile { Some(profiled(&mut stepper, steps, pairs)?) } else { None };
+    let profile = profile.map(|by| profiled(&mut stepper, steps, pairs, by)).transpose()?;
     Ok((row, profile))
 }
 
 /// Profiled and unprofiled steps in turn, so that both see the same machine; of each the fastest, which others disturbed
 /// least.
-fn profiled(stepper: &mut Stepper, steps: usize, effort: Effort) -> Result<Profile> {
+fn profiled(stepper: &mut Stepper, steps: usize, effort: Effort, by: By) -> Result<Profile> {
     let both = repeat(effort, || Ok((stepper.profile()?, stepper.steps(steps)?)))?;
     let wall = both.iter().map(|(_, wall)| *wall).fold(f64::INFINITY, f64::min);
     let sum = |seconds: &[f64]| seconds.iter().sum::<f64>();
     let fastest = both.into_iter().map(|(seconds, _)| seconds).min_by(|a, b| sum(a).total_cmp(&sum(b)));
     let fastest = fastest.unwrap_or_default();
-    let mut shares: BTreeMap<&str, Share> = BTreeMap::new();
+    let mut shares: BTreeMap<String, Share> = BTreeMap::new();
     let ops = stepper.plans.iter().flat_map(|(plan, _)| plan.stems().zip(&plan.recording().ops));
     for ((stem, op), seconds) in ops.zip(&fastest) {
-        let share = shares.entry(stem).or_default();
+        let name = match by {
+            By::Kernel => stem.to_owned(),
+            By::Shape => {
+                let shapes: Vec<_> = op.tensors().map(|(_, t)| t.shape.to_string()).collect();
+                format!("{stem} {}", shapes.join(" "))
+            }
+        };
+        let share = shares.entry(name.clone()).or_default();
         let cost = share.cost + op.cost();
-        *share = Share { stem, count: share.count + 1, seconds: share.seconds + seconds, cost };
+        *share = Share { name, count: share.count + 1, seconds: share.seconds + seconds, cost };
     }
     let mut shares: Vec<_> = shares.into_values().collect();
     shares.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));

@@ -11,7 +11,7 @@ use super::{OutArgs, command_line, settings, tuned};
 use crate::bench::measure::Effort;
 use crate::bench::model::Model;
 use crate::bench::results::{Results, Row};
-use crate::bench::unet::{self, Profile, What};
+use crate::bench::unet::{self, By, Profile, What};
 use crate::cli::Global;
 use crate::cli::terminal::{bytes, grouped, say};
 use crate::cli::tune::TuneArgs;
@@ -32,9 +32,9 @@ pub(super) struct UnetArgs {
     /// Which of forward, sample_step, train_step, train_step+teacher [default: all]
     #[arg(long, value_delimiter = ',', value_name = "PASS")]
     pass: Vec<String>,
-    /// Also print each step's kernels, and their sum beside an unprofiled step
-    #[arg(long)]
-    profile: bool,
+    /// Also print each step's kernels, or each kernel at each shape, and their sum beside an unprofiled step
+    #[arg(long, value_enum, value_name = "BY", num_args = 0..=1, require_equals = true, default_missing_value = "kernels")]
+    profile: Option<Profiled>,
     /// Run everything once
     #[arg(long)]
     smoke: bool,
@@ -45,6 +45,22 @@ pub(super) struct UnetArgs {
     files: OutArgs,
     #[command(flatten)]
     tune: TuneArgs,
+}
+
+/// How a profile is added up.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Profiled {
+    Kernels,
+    Shapes,
+}
+
+impl Profiled {
+    fn by(self) -> By {
+        match self {
+            Self::Kernels => By::Kernel,
+            Self::Shapes => By::Shape,
+        }
+    }
 }
 
 /// The passes that were asked for.
@@ -80,7 +96,7 @@ pub(super) fn run(args: &UnetArgs, global: &Global) -> Result<()> {
     let mut profiles = Vec::new();
     for &batch in &args.batch {
         for &what in &passes {
-            let (row, profile) = unet::run(&gpu, &model, batch, what, effort, args.profile)?;
+            let (row, profile) = unet::run(&gpu, &model, batch, what, effort, args.profile.map(Profiled::by))?;
             line(&row)?;
             profiles.extend(profile.map(|p| (format!("{} {}", row.case, row.pass), p)));
             results.rows.push(row);
@@ -128,12 +144,13 @@ fn line(row: &Row) -> Result<()> {
 /// The step's kernels, the largest share first, and whether they add up.
 fn print(name: &str, profile: &Profile, clock: &str) -> Result<()> {
     say!("\nprofile of {name}")?;
-    say!("{:38} {:>6} {:>10} {:>7} {:>9} {:>8}", "kernel", "count", "time", "share", "GFLOP/s", "GB/s")?;
+    let width = profile.shares.iter().map(|share| share.name.len()).max().unwrap_or(0).max(6);
+    say!("{:width$} {:>6} {:>10} {:>7} {:>9} {:>8}", "kernel", "count", "time", "share", "GFLOP/s", "GB/s")?;
     for share in &profile.shares {
         let rate = |amount: u64| if share.seconds > 0.0 { amount as f64 / share.seconds / 1e9 } else { 0.0 };
         say!(
-            "{:38} {:>6} {:>10} {:>5.1} % {:>9.1} {:>8.1}",
-            share.stem,
+            "{:width$} {:>6} {:>10} {:>5.1} % {:>9.1} {:>8.1}",
+            share.name,
             share.count,
             seconds(share.seconds),
             100.0 * share.seconds / profile.sum,
