@@ -4,6 +4,7 @@
 // Grid: one subgroup of 8 lanes a tile of R pixels x 8 V channels. For CPU rasterisers: see matmul_forward_subgroup.
 // A pixel of dx gathers from the outputs whose windows hold it. With stride S, pixels are taken phase by phase (y % S, x % S),
 // so that the pixels of a tile need the same taps, a ninth to four ninths of a 3x3 window at stride 2.
+//% set C = 1
 //% include "index.wgsl"
 //% include "conv2d_params.wgsl"
 //% set VECTOR = {1: "f32", 2: "vec2<f32>", 4: "vec4<f32>"}[V]
@@ -42,7 +43,7 @@ fn conv2d_backward_input_subgroup(@builtin(workgroup_id) group: vec3<u32>, @buil
     let out${r} = (n * p.in_h + iy${r}) * p.in_w + ix${r};
     let at_dy${r} = n * p.out_h;
     let real${r} = row + ${r}u < pixels;
-    var sum${r} = ${VECTOR}();
+    var sum${r}_0 = ${VECTOR}();
     x += 1u;
     if x == wide {
         x = 0u;
@@ -117,7 +118,7 @@ fn conv2d_backward_input_subgroup(@builtin(workgroup_id) group: vec3<u32>, @buil
     if column < columns {
 //% for r in range(R)
         if real${r} {
-            dx[out${r} * columns + column] = sum${r};
+            dx[out${r} * columns + column] = sum${r}_0;
         }
 //% endfor
     }

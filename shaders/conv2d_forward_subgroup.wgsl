@@ -2,6 +2,7 @@
 // Called by kernels/conv2d.rs. CPU twin: reference/conv.rs. Test: kernels-test/conformance/conv.rs.
 // Shapes: x (batch, in_h, in_w, cin), w (kh, kw, cin, cout), bias (cout), y (batch, out_h, out_w, cout).
 // Grid: one subgroup of 8 lanes a tile of R pixels x 8 V channels. For CPU rasterisers: see matmul_forward_subgroup.
+//% set C = 1
 //% include "index.wgsl"
 //% include "conv2d_params.wgsl"
 //% set VECTOR = {1: "f32", 2: "vec2<f32>", 4: "vec4<f32>"}[V]
@@ -37,7 +38,7 @@ fn conv2d_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
     let ix${r} = ox * p.stride - p.pad_left;
     let at_x${r} = ((n * p.in_h + iy${r}) * p.in_w + ix${r}) * p.cin;
     let real${r} = row + ${r}u < pixels;
-    var sum${r} = ${VECTOR}();
+    var sum${r}_0 = ${VECTOR}();
     ox += 1u;
     if ox == p.out_w {
         ox = 0u;
@@ -100,7 +101,7 @@ fn conv2d_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
         }
 //% for r in range(R)
         if real${r} {
-            y[(row + ${r}u) * columns + column] = sum${r} + offset;
+            y[(row + ${r}u) * columns + column] = sum${r}_0 + offset;
         }
 //% endfor
     }

@@ -1,6 +1,6 @@
 // matmul_forward: y = alpha x w + bias
 // Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
-// Shapes: x (m, k), w (k, n), y (m, n), batched; bias (n). Grid: one subgroup of 8 lanes a tile of R rows x 8 V columns.
+// Shapes: x (m, k), w (k, n), y (m, n), batched; bias (n). Grid: one subgroup of 8 lanes a tile of R rows x 8 C V columns.
 // For CPU rasterisers: loads there cost far more than arithmetic, so a lane loads one term in eight of each row of x and
 // the subgroup broadcasts it; no workgroup memory, no barriers, sums in registers.
 //% include "index.wgsl"
@@ -21,7 +21,7 @@
 fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
                            @builtin(subgroup_invocation_id) lane: u32) {
     let p = params;
-    let tiles_n = (p.n + ${8 * V - 1}u) / ${8 * V}u;
+    let tiles_n = (p.n + ${8 * V * C - 1}u) / ${8 * V * C}u;
     let tiles = (p.m + ${R - 1}u) / ${R}u * tiles_n;
     let index = group_index(group, groups);
 //% if WINDOW
@@ -50,7 +50,7 @@ fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
     let inner = batch - outer * p.batch_inner;
     let tile_m = tile / tiles_n;
     let row = tile_m * ${R}u;
-    let column = (tile - tile_m * tiles_n) * 8u + lane;
+    let column = (tile - tile_m * tiles_n) * ${8 * C}u + lane;
     let columns = p.n / ${V}u;
     let x_start = outer * p.x_outer + inner * p.x_inner;
     let w_step = p.ldw / ${V}u;
@@ -60,9 +60,15 @@ fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
     var at_w = (outer * p.w_outer + inner * p.w_inner) / ${V}u + min(column, columns - 1u);
     let w_last = at_w + (p.k - 1u) * w_step;
 //% endif
+//% for c in range(1, C)
+    // Past the last column the last one is read again; the difference may wrap.
+    let apart${c} = min(column + ${8 * c}u, columns - 1u) - min(column, columns - 1u);
+//% endfor
 //% for r in range(R)
     let at_x${r} = x_start + min(row + ${r}u, p.m - 1u) * p.ldx;
-    var sum${r} = ${VECTOR}();
+//% for c in range(C)
+    var sum${r}_${c} = ${VECTOR}();
+//% endfor
 //% endfor
     for (var k = first; k < end; k += 8u) {
 //% if WINDOW
@@ -79,12 +85,14 @@ fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
 //% set EIGHTS = WINDOW > 0
 //% include "subgroup_rows.wgsl"
     }
-    if column < columns {
+//% for c in range(C)
+    let column${c} = column + ${8 * c}u;
+    if column${c} < columns {
         var offset = ${VECTOR}();
         if p.has_bias != 0u {
-            offset = bias[column];
+            offset = bias[column${c}];
         }
-        let y_start = (outer * p.y_outer + inner * p.y_inner) / ${V}u + column;
+        let y_start = (outer * p.y_outer + inner * p.y_inner) / ${V}u + column${c};
 //% for r in range(R)
         if row + ${r}u < p.m {
 //% if WINDOW
@@ -92,11 +100,12 @@ fn matmul_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
             if first != 0u {
                 before${r} = y[y_start + (row + ${r}u) * (p.ldy / ${V}u)];
             }
-            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = before${r} + p.alpha * sum${r};
+            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = before${r} + p.alpha * sum${r}_${c};
 //% else
-            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = p.alpha * sum${r} + offset;
+            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = p.alpha * sum${r}_${c} + offset;
 //% endif
         }
 //% endfor
     }
+//% endfor
 }

@@ -316,7 +316,13 @@ const FAULTS: &[Fault] = &[
     Fault::shader("a row short", "matmul_forward", "matmul_forward_v1", "k < p.k", "k + 1u < p.k"),
     Fault::shader("bias lost", "matmul_forward", "matmul_forward_subgroup", "+ offset", ""),
     Fault::shader("one lane's term thrice", "matmul_forward", "matmul_forward_subgroup", "min(k + lane,", "min(k,"),
-    Fault::shader("tiles overlap", "matmul_forward", "matmul_forward_subgroup", "* 8u + lane", "* 9u + lane"),
+    Fault::shader(
+        "tiles overlap",
+        "matmul_forward",
+        "matmul_forward_subgroup",
+        "* ${8 * C}u + lane",
+        "* ${9 * C}u + lane",
+    ),
     Fault::shader(
         "gradient overwritten",
         "matmul_backward_weight",
@@ -348,7 +354,8 @@ const WINDOW_FAULTS: &[Fault] = &[
         "matmul_backward_weight_subgroup",
         "+ first - base)",
         ")",
-    ),
+    )
+    .tiled("r16v4w"),
     Fault::shader("one matrix for all", "matmul_forward", "matmul_forward_subgroup", "p.window / parts", "0u"),
 ];
 

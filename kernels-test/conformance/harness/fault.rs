@@ -16,8 +16,8 @@ pub struct Fault {
 }
 
 pub enum Kind {
-    /// In the text of variant `stem`, the first `from` in its code becomes `to`.
-    Shader { stem: &'static str, from: &'static str, to: &'static str },
+    /// In the text of variant `stem`, the first `from` in its code becomes `to`; in the tiling of this name, or the first.
+    Shader { stem: &'static str, tiling: Option<&'static str>, from: &'static str, to: &'static str },
     /// The GPU is given another op than the twin.
     Call(fn(&mut Op)),
     /// The buffers (with guard words) after run 0, 1 or 2 are changed before they are judged.
@@ -32,7 +32,17 @@ impl Fault {
         from: &'static str,
         to: &'static str,
     ) -> Self {
-        Self { name, word, kind: Kind::Shader { stem, from, to } }
+        Self { name, word, kind: Kind::Shader { stem, tiling: None, from, to } }
+    }
+
+    /// The same in this tiling.
+    pub const fn tiled(self, tiling: &'static str) -> Self {
+        match self.kind {
+            Kind::Shader { stem, from, to, .. } => {
+                Self { kind: Kind::Shader { stem, tiling: Some(tiling), from, to }, ..self }
+            }
+            _ => self,
+        }
     }
 
     /// Whether the broken variant is one that this adapter cannot run (others can): then the fault cannot be planted.
@@ -53,8 +63,11 @@ impl Fault {
                 return Ok(false);
             }
             let sound = Op { card: self.card(op)?, ..op.clone() };
-            let trial = Trial::new(&sound, &dtypes, &state);
+            let mut trial = Trial::new(&sound, &dtypes, &state);
             if op.card.word == self.word {
+                if let Kind::Shader { tiling: Some(tiling), .. } = &self.kind {
+                    trial.tiling = Some((*tiling).to_owned());
+                }
                 trial.conform(tolerance, |_, _| ()).map_err(|e| format!("without the fault: {e:?}"))?;
                 return match self.plant(trial, tolerance)? {
                     Err(Failure::Wrong(_)) => Ok(true),

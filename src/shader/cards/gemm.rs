@@ -135,7 +135,11 @@ fn forward_cut(p: &MatmulParams) -> Option<Cut> {
 /// Tile of the product, and the windows of w.
 fn forward_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
     let p = MatmulParams::of(words);
-    lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).windowed(forward_cut(&p))
+    let lanes = lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner);
+    match lanes.windowed(forward_cut(&p)) {
+        (lanes, Some(cut)) => (lanes.wide(), Some(cut)),
+        plain => plain,
+    }
 }
 
 /// How dy can be taken in windows.
@@ -143,11 +147,10 @@ fn weight_cut(p: &MatmulParams) -> Option<Cut> {
     windowed(p, p.m, [p.ldy, p.y_outer, p.y_inner], p.k)
 }
 
-/// Tile of dw, and the windows of dy.
-fn weight_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
+/// Tile of dw.
+fn weight_lanes(words: &[u32]) -> Lanes {
     let p = MatmulParams::of(words);
-    let lanes = lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner);
-    lanes.whole_rows().windowed(weight_cut(&p))
+    lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).whole_rows().tall()
 }
 
 /// The default tile, and others of `least` rows or more, with and without the cut whose matrices start at these strides.
@@ -168,7 +171,7 @@ fn lanes_menu(
 }
 
 fn window_constants((lanes, cut): (Lanes, Option<Cut>)) -> Constants {
-    [lanes.constants(), Cut::constants(cut)].concat()
+    [lanes.constants(), vec![lanes.vectors()], Cut::constants(cut)].concat()
 }
 
 /// Tiles of all passes, or, with windows, of each.
@@ -255,21 +258,15 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("dy"), update("dw")],
     variants: &[
-        Variant {
-            windows: |words| {
+        subgroup(
+            wgsl!("matmul_backward_weight_subgroup"),
+            |words| window_constants((weight_lanes(words), None)),
+            |words| tiles_a_pass(words, (weight_lanes(words), None)),
+            |words| {
                 let p = MatmulParams::of(words);
-                weight_lanes(words).1.map(|cut| windows(&p, cut, p.y_outer, p.y_inner))
+                lanes_menu(words, (weight_lanes(words), None), 8, (weight_cut(&p), p.y_outer, p.y_inner))
             },
-            ..subgroup(
-                wgsl!("matmul_backward_weight_subgroup"),
-                |words| window_constants(weight_lanes(words)),
-                |words| tiles_a_pass(words, weight_lanes(words)),
-                |words| {
-                    let p = MatmulParams::of(words);
-                    lanes_menu(words, weight_lanes(words), 8, (weight_cut(&p), p.y_outer, p.y_inner))
-                },
-            )
-        },
+        ),
         tiled(
             wgsl!("matmul_backward_weight_tiled"),
             |words| weight_tile(words).constants(),

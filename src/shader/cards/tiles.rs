@@ -3,11 +3,12 @@
 
 use crate::shader::card::{Class, Constants, Limits, Tiling, Variant, WINDOW_ELEMENTS, whole};
 
-/// A tile of the `_subgroup` variants: R rows of 8 lanes of V columns each.
+/// A tile of the `_subgroup` variants: R rows of 8 lanes of C vectors of V columns each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lanes {
     r: u32,
     v: u32,
+    c: u32,
     rows: u32,
     columns: u32,
 }
@@ -20,7 +21,7 @@ pub(super) fn lanes(rows: u32, columns: u32, strides: u32) -> Lanes {
     let fitting = [4, 2, 1].into_iter().filter(|&v| columns.is_multiple_of(v) && strides.is_multiple_of(v));
     let v = fitting.min_by_key(|&v| cost(v)).unwrap_or(1);
     let most = if v == 1 { 16 } else { 8 };
-    Lanes { r: rows.next_power_of_two().min(most), v, rows, columns }
+    Lanes { r: rows.next_power_of_two().min(most), v, c: 1, rows, columns }
 }
 
 impl Lanes {
@@ -33,31 +34,53 @@ impl Lanes {
         }
     }
 
+    /// Two vectors a lane where that leaves hardly a tile part-filled: a row's terms, each a load, then serve twice the
+    /// columns. Half as fast again with windows; without, loads of w cost more than those of x.
+    pub(super) fn wide(self) -> Self {
+        let wide = Self { c: 2, ..self };
+        let filled = self.v == 4 && 9 * self.columns >= 8 * self.columns.next_multiple_of(16 * self.v);
+        if filled { wide } else { self }
+    }
+
     /// At least 8 rows, where each lane loads for one.
     pub(super) fn whole_rows(self) -> Self {
         Self { r: self.r.max(8), ..self }
+    }
+
+    /// 16 rows where columns come in fours: loads of a row's terms are shared by so many that windows gain nothing more.
+    pub(super) fn tall(self) -> Self {
+        let most = if self.v == 4 { 16 } else { self.r };
+        Self { r: self.rows.next_power_of_two().clamp(self.r, most), ..self }
     }
 
     pub(super) fn constants(self) -> Constants {
         vec![("R", self.r), ("V", self.v)]
     }
 
+    /// C, of the kernels that know it.
+    pub(super) fn vectors(self) -> (&'static str, u32) {
+        ("C", self.c)
+    }
+
     pub(super) fn tiles(self) -> u64 {
-        u64::from(self.rows.div_ceil(self.r)) * u64::from(self.columns.div_ceil(8 * self.v))
+        u64::from(self.rows.div_ceil(self.r)) * u64::from(self.columns.div_ceil(8 * self.v * self.c))
     }
 
-    /// `r8v4`: rows and columns of a lane; `w` where one side comes in windows.
+    /// `r8v4`: rows and columns of a lane; `x2` where it has two vectors of them, `w` where one side comes in windows.
     pub(super) fn name(self, cut: Option<Cut>) -> String {
-        format!("r{}v{}{}", self.r, self.v, if cut.is_some() { "w" } else { "" })
+        let several = if self.c > 1 { format!("x{}", self.c) } else { String::new() };
+        format!("r{}v{}{several}{}", self.r, self.v, if cut.is_some() { "w" } else { "" })
     }
 
-    /// This tile and others of `least` rows or more, without windows; then, where there is a cut, with them.
+    /// This tile and others of `least` rows or more, without windows; then, where there is a cut, with them, up to as many
+    /// vectors a lane as this one has.
     pub(super) fn others(self, least: u32, cut: Option<Cut>) -> impl Iterator<Item = (Self, Option<Cut>)> {
         let most = self.rows.next_power_of_two().max(self.r);
         let heights = move || [4, 8, 16].into_iter().filter(move |&r| (least..=most).contains(&r));
         let windowed = cut.filter(|_| self.v == 4);
-        let plain = heights().map(move |r| (Self { r, ..self }, None));
-        plain.chain(windowed.into_iter().flat_map(move |cut| heights().map(move |r| (Self { r, ..self }, Some(cut)))))
+        let tiles = move |most: u32| (1..=most).flat_map(move |c| heights().map(move |r| Self { r, c, ..self }));
+        let plain = tiles(1).map(|lanes| (lanes, None));
+        plain.chain(windowed.into_iter().flat_map(move |cut| tiles(self.c).map(move |lanes| (lanes, Some(cut)))))
     }
 
     /// The ways of a variant without windows: `more` constants, `times` the tiles of one output.
@@ -110,11 +133,11 @@ pub(super) fn cut(total: u32, columns: u32) -> Option<Cut> {
 }
 
 impl Cut {
-    /// As many of a batch of neighbouring matrices in each window as fit, by a power of two that divides the batch.
+    /// As many of a batch of neighbouring matrices in each window as fit and divide the batch.
     pub(super) fn packed(self, batch: u32) -> Self {
         let fit = (WINDOW_ELEMENTS / self.elements()) as u32;
-        let matrices = if self.rows == self.total { 1 << fit.ilog2().min(batch.trailing_zeros()) } else { 1 };
-        Self { matrices, ..self }
+        let dividing = (1..=fit).rev().find(|&matrices| batch.is_multiple_of(matrices));
+        Self { matrices: dividing.filter(|_| self.rows == self.total).unwrap_or(1), ..self }
     }
 
     pub(super) fn matrices(self) -> u32 {
