@@ -112,7 +112,7 @@ fn forward(gpu: &Gpu, name: &str, tolerance: f64) {
     let model = Model::open(name);
     let theta = model.weights(Role::Theta);
     let (shape, x) = model.input("input");
-    let mut tape = Tape::new(Recording::new(name));
+    let mut tape = Tape::new(Recording::new(name).at(gpu.precision()));
     let input = tape.rec.input("x", shape, DType::F32);
     let width = model.config.block_out_channels[0];
     let embedding = tape.rec.input("embedding", Shape::new([shape.dims()[0], width]), DType::F32);

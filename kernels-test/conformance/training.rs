@@ -20,6 +20,7 @@ use deme::model::unet::Projections;
 use deme::nn::{ParamLayout, Slabs};
 use deme::recording::{Recording, Tensor};
 use deme::rng;
+use deme::shader::Precision;
 use deme::shape::{DType, Shape};
 use deme::tape::Tape;
 use deme::train::feed::{Feed, Feeder};
@@ -86,6 +87,7 @@ impl Setup {
             size: self.size,
             student_projections: Projections::Skip,
             teacher_projections: Projections::Skip,
+            precision: Precision::F32,
         }
     }
 

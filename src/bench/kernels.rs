@@ -17,7 +17,7 @@ use crate::kernels::conv2d::Route;
 use crate::recording::cost::Cost;
 use crate::recording::{BufferId, Op, Recording, Tensor};
 use crate::shader::cards::winograd::Tile;
-use crate::shader::{Candidate, Class, Tiling, Variant};
+use crate::shader::{Candidate, Class, Precision, Tiling, Variant};
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -61,9 +61,9 @@ fn others(jobs: &[Job]) -> Result<Job> {
     let called: HashSet<_> = jobs.iter().flat_map(|j| &j.whole.recording.ops).map(|op| op.card.word).collect();
     let mut ops = Vec::new();
     let model = Model::named(NETWORK)?;
-    let [micro, update] = steps::training(&model, IMAGES, 1.0)?;
+    let [micro, update] = steps::training(&model, IMAGES, 1.0, Precision::F32)?;
     let mut all = Recording::new(NETWORK);
-    for recorded in [steps::inference(&model, IMAGES, true)?, micro, update] {
+    for recorded in [steps::inference(&model, IMAGES, true, Precision::F32)?, micro, update] {
         let moved = |t: &Tensor| Tensor { buffer: BufferId(t.buffer.0 + all.buffers.len() as u32), ..*t };
         let moved = |side: &[Tensor]| side.iter().map(moved).collect::<Vec<_>>();
         let shifted = |op: &Op| {

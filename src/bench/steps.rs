@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::kernels::{ddim, noise};
 use crate::nn::{Net, Role};
 use crate::recording::{Recording, Tensor};
+use crate::shader::Precision;
 use crate::shape::{DType, Shape, padded_channels};
 use crate::tape::Tape;
 use crate::train::feed::Feed;
@@ -48,9 +49,9 @@ impl Objective for MeanSquared {
 }
 
 /// The forward pass, with the DDIM update of its input where `sample`.
-pub fn inference(model: &Model, batch: u32, sample: bool) -> Result<Recorded> {
+pub fn inference(model: &Model, batch: u32, sample: bool, precision: Precision) -> Result<Recorded> {
     let Model { config, layout, sides: [h, w], .. } = model;
-    let mut tape = Tape::new(Recording::new(if sample { "sampling step" } else { "forward" }));
+    let mut tape = Tape::new(Recording::new(if sample { "sampling step" } else { "forward" }).at(precision));
     let shape = Shape::new([batch, *h, *w, padded_channels(config.in_channels)]);
     let x = Tensor { buffer: tape.rec.external(X_KEY, shape.elements()), offset: 0, shape };
     let embedding = tape.rec.input("embedding", Shape::new([batch, config.block_out_channels[0]]), DType::F32);
@@ -78,7 +79,7 @@ pub fn images(elements: u64) -> Vec<f32> {
 }
 
 /// A micro-batch and an update; with the frozen teacher where `lambda`, the weight of its loss, is not 0.
-pub fn training(model: &Model, batch: u32, lambda: f64) -> Result<[Recorded; 2]> {
+pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) -> Result<[Recorded; 2]> {
     let settings = Settings {
         seed: 0,
         steps: 0,
@@ -101,6 +102,7 @@ pub fn training(model: &Model, batch: u32, lambda: f64) -> Result<[Recorded; 2]>
         size: model.sides,
         student_projections: model.projections,
         teacher_projections: model.projections,
+        precision,
     };
     let objective = MeanSquared { lambda, timesteps: model.timesteps(batch) };
     let micro = step::micro(network, &settings, &objective)?;

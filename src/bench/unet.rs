@@ -114,7 +114,7 @@ impl Stepper {
 }
 
 fn inference(gpu: &Gpu, model: &Model, batch: u32, sample: bool) -> Result<Planned> {
-    let Recorded { recording, inputs } = steps::inference(model, batch, sample)?;
+    let Recorded { recording, inputs } = steps::inference(model, batch, sample, gpu.precision())?;
     let theta = Slabs::new(gpu, &model.layout, Role::Theta)?;
     theta.fill(gpu, &model.layout, |name| model.read(name))?;
     let mut externals = Externals::new();
@@ -126,7 +126,7 @@ fn inference(gpu: &Gpu, model: &Model, batch: u32, sample: bool) -> Result<Plann
 }
 
 fn training(gpu: &Gpu, model: &Model, batch: u32, lambda: f64) -> Result<Vec<Planned>> {
-    let recorded = steps::training(model, batch, lambda)?;
+    let recorded = steps::training(model, batch, lambda, gpu.precision())?;
     let mut externals = Externals::new();
     let state = TrainingState::start(gpu, &model.layout, lambda != 0.0, |name| model.read(name))?;
     state.bind(&mut externals);

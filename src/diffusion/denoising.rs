@@ -133,7 +133,7 @@ impl DenoisingLoss {
         theta: &Slabs,
         spec: LossSpec,
     ) -> Result<Self> {
-        let mut tape = Tape::new(Recording::new("denoising loss"));
+        let mut tape = Tape::new(Recording::new("denoising loss").at(gpu.precision()));
         let inputs = NoisingInputs::new(&mut tape.rec, config, spec.batch, spec.sides);
         let noised = inputs.noised(&mut tape.rec, config)?;
         let mut net = Net { tape: &mut tape, layout, role: Role::Theta, trained: false };

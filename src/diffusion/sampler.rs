@@ -98,7 +98,7 @@ impl Sampler {
             return Err(Error::shape("sampling", message));
         }
         let shape = Shape::new([batch, h, w, stored]);
-        let mut tape = Tape::new(Recording::new("ddim step"));
+        let mut tape = Tape::new(Recording::new("ddim step").at(gpu.precision()));
         let x = external(&mut tape.rec, X_KEY, shape);
         let embedding = tape.rec.input("embedding", Shape::new([batch, config.block_out_channels[0]]), DType::F32);
         let coefficients = tape.rec.input("ddim coefficients", Shape::new([ddim::COEFFICIENTS]), DType::F32);

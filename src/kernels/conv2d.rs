@@ -6,6 +6,7 @@ use super::own;
 use super::winograd::{self, winograd};
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
+use crate::shader::card::Precision;
 use crate::shader::cards::conv::{CONV2D_BACKWARD_INPUT, CONV2D_BACKWARD_WEIGHT, CONV2D_FORWARD, Conv2dParams};
 use crate::shader::cards::gemm::TransposeParams;
 use crate::shader::cards::winograd::Tile;
@@ -53,7 +54,7 @@ const WINOGRAD_TILES: u64 = 32;
 const TRANSFORMED: u64 = 128 << 20;
 
 impl Route {
-    /// What `conv2d` takes.
+    /// What `conv2d` takes in f32.
     pub fn of(x: &Tensor, w: &Tensor, spec: Conv2dSpec) -> Result<Self> {
         Ok(Self::choose(&params(x, w, None, spec)?))
     }
@@ -72,6 +73,15 @@ impl Route {
             Some(tile) if same_3x3(p) && least >= WINOGRAD_CHANNELS => Self::Winograd(tile),
             _ => Self::Direct,
         }
+    }
+}
+
+/// The route of y in this precision. Rounded to f16, the transforms' results would cost more accuracy than the factors themselves
+/// (of F(4x4, 3x3) five times as much), so cooperative matrices, which take channels in fours, get the sum as it is.
+fn forward_route(p: &Conv2dParams, precision: Precision) -> Route {
+    match precision {
+        Precision::F16 if (p.cin | p.cout).is_multiple_of(4) => Route::Direct,
+        _ => Route::choose(p),
     }
 }
 
@@ -117,7 +127,7 @@ pub fn conv2d(tape: &mut Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, sp
     if (p.kh, p.kw) == (1, 1) && spec == Conv2dSpec::same(1) {
         return matmul(tape, x, &w.reshape("conv2d", Shape::new([p.cin, p.cout]))?, bias);
     }
-    conv2d_by(tape, x, w, bias, spec, Route::choose(&p))
+    routed(tape, [x, w], bias, spec, [forward_route(&p, tape.rec.precision), Route::choose(&p)])
 }
 
 /// `conv2d` by a given route.
@@ -129,9 +139,20 @@ pub fn conv2d_by(
     spec: Conv2dSpec,
     route: Route,
 ) -> Result<Tensor> {
+    routed(tape, [x, w], bias, spec, [route; 2])
+}
+
+/// `conv2d` by one route for y and one for the gradients.
+fn routed(
+    tape: &mut Tape,
+    [x, w]: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    spec: Conv2dSpec,
+    [forward, backward]: [Route; 2],
+) -> Result<Tensor> {
     let p = params(x, w, bias, spec)?;
     let y = tape.rec.transient("conv2d", Shape::new([p.batch, p.out_h, p.out_w, p.cout]));
-    match route {
+    match forward {
         Route::Direct => {
             let or_zeros = bias.copied().unwrap_or_else(|| tape.rec.absent());
             tape.rec.push(&CONV2D_FORWARD, &p, &[*x, *w, or_zeros], &[y], &[])?;
@@ -143,7 +164,7 @@ pub fn conv2d_by(
         }
     }
     let inputs: Vec<_> = [Some(x), Some(w), bias].into_iter().flatten().copied().collect();
-    tape.push(&inputs, &[y], Conv2dRule { p, route, x: *x, w: *w });
+    tape.push(&inputs, &[y], Conv2dRule { p, route: backward, x: *x, w: *w });
     Ok(y)
 }
 
@@ -228,6 +249,24 @@ pub fn examples() -> Result<Recording> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn in_f16_the_sum_itself_is_taken_forward_and_the_fewest_products_backward() {
+        for (precision, cin, forward) in [
+            (Precision::F32, 64, "winograd_weight"),
+            (Precision::F16, 64, "conv2d_forward"),
+            (Precision::F16, 62, "winograd_weight"),
+        ] {
+            let mut tape = Tape::new(Recording::new("test").at(precision));
+            let [x, w] = [[2, 16, 16, cin], [3, 3, cin, 64]].map(|e| tape.rec.transient("t", Shape::new(e)));
+            tape.watch(&x);
+            let y = conv2d(&mut tape, &x, &w, None, Conv2dSpec::same(3)).unwrap();
+            assert_eq!(tape.rec.ops[0].card.word, forward);
+            let (dy, before) = (tape.rec.transient("dy", y.shape), tape.rec.ops.len());
+            let rec = tape.backward(&[(y, dy)]).unwrap().0;
+            assert_eq!(rec.ops[before].card.word, "winograd_weight", "{precision} {cin}");
+        }
+    }
 
     fn chosen(x: [u32; 4], cout: u32, kernel: u32, stride: u32, padding: Padding) -> Route {
         let mut rec = Recording::default();

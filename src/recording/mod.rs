@@ -4,7 +4,7 @@
 pub mod cost;
 
 use crate::error::{Error, Result};
-use crate::shader::card::{Access, Card, Params};
+use crate::shader::card::{Access, Card, Params, Precision};
 use crate::shape::{DType, Shape};
 
 /// Index into `Recording::buffers`.
@@ -99,11 +99,18 @@ pub struct Recording {
     pub name: String,
     pub buffers: Vec<Buffer>,
     pub ops: Vec<Op>,
+    /// What plans of it will round the factors of products to: builders choose their route by it.
+    pub precision: Precision,
 }
 
 impl Recording {
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
+    }
+
+    /// The same, to be planned in this precision.
+    pub fn at(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     fn buffer(&mut self, label: String, elements: u64, dtype: DType, role: Role) -> BufferId {

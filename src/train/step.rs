@@ -15,6 +15,7 @@ use crate::model::config::UNetConfig;
 use crate::model::unet::Projections;
 use crate::nn::{ParamLayout, Role};
 use crate::recording::{Recording, Tensor};
+use crate::shader::Precision;
 use crate::shape::{DType, Shape};
 use crate::tape::Tape;
 
@@ -27,6 +28,8 @@ pub struct Network<'a> {
     pub size: [u32; 2],
     pub student_projections: Projections,
     pub teacher_projections: Projections,
+    /// Of student and teacher, forward.
+    pub precision: Precision,
 }
 
 /// Key of the losses [N, 2] summed since the last line of the log.
@@ -55,7 +58,7 @@ pub fn micro(network: Network, settings: &Settings, objective: &dyn Objective) -
         let message = format!("the model gives {} channels for {}", config.out_channels, config.in_channels);
         return Err(Error::shape("training", message));
     }
-    let mut tape = Tape::new(Recording::new("micro-batch"));
+    let mut tape = Tape::new(Recording::new("micro-batch").at(network.precision));
     let inputs = NoisingInputs::new(&mut tape.rec, config, settings.batch, network.size);
     let noised = inputs.noised(&mut tape.rec, config)?;
     let (recording, weights) = learn(tape, network, objective, &noised, &inputs.embedding)?;

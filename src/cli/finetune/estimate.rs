@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::gpu::memory;
 use crate::nn::{Net, Role};
 use crate::recording::Recording;
+use crate::shader::Precision;
 use crate::shape::{DType, Shape, padded_channels};
 use crate::tape::Tape;
 use crate::train::objective::Objective;
@@ -16,7 +17,7 @@ use crate::train::step::{self, Network};
 impl Plan<'_> {
     pub fn estimate(&self, experts: &[u32]) -> Result<()> {
         let objective = self.args.expert(experts[0], self.ranges);
-        let micro = step::micro(self.network(), &self.settings, &objective)?.recording;
+        let micro = step::micro(self.network(self.asked()), &self.settings, &objective)?.recording;
         let update = step::update(&self.start.layout, &self.settings)?.recording;
         let (sets, slab) = (state::sets(objective.needs_teacher()), self.start.layout.bytes());
         let mut run = memory::plan_bytes(&micro)? + memory::plan_bytes(&update)?;
@@ -44,10 +45,15 @@ impl Plan<'_> {
         say!("arithmetic of an update: {:.1} GFLOP", flops as f64 / 1e9)
     }
 
+    /// What the plans will be in; auto counts as f32, which takes more memory.
+    fn asked(&self) -> Precision {
+        self.global.choice().precision.unwrap_or_default()
+    }
+
     /// The student without a gradient.
     fn forward(&self, batch: u32) -> Result<Recording> {
-        let Network { config, layout, size: [h, w], student_projections, .. } = self.network();
-        let mut tape = Tape::new(Recording::new("forward"));
+        let Network { config, layout, size: [h, w], student_projections, precision, .. } = self.network(self.asked());
+        let mut tape = Tape::new(Recording::new("forward").at(precision));
         let x = Shape::new([batch, h, w, padded_channels(config.in_channels)]);
         let x = tape.rec.input("x", x, DType::F32);
         let embedding = tape.rec.input("embedding", Shape::new([batch, config.block_out_channels[0]]), DType::F32);

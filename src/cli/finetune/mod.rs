@@ -30,6 +30,7 @@ use crate::io::folder::{NewWeights, inside};
 use crate::io::hash::Hash;
 use crate::io::json as json_file;
 use crate::nn::Slabs;
+use crate::shader::Precision;
 use crate::train::feed::Feeder;
 use crate::train::objective::Objective;
 use crate::train::run::Job;
@@ -103,13 +104,14 @@ fn data_hash(dataset: &Dataset) -> String {
 }
 
 impl Plan<'_> {
-    fn network(&self) -> Network<'_> {
+    fn network(&self, precision: Precision) -> Network<'_> {
         Network {
             config: &self.model.config,
             layout: &self.start.layout,
             size: [self.dataset.size(); 2],
             student_projections: self.start.student,
             teacher_projections: self.start.teacher,
+            precision,
         }
     }
 
@@ -146,7 +148,7 @@ impl Plan<'_> {
         let teacher = objective.needs_teacher();
         let state = TrainingState::start(gpu, layout, teacher, |name| self.start.read(name))?;
         let (held_out, samples) = (self.held_out(gpu, &state.ema)?, self.samples(gpu, &state.ema)?);
-        let mut trainer = Trainer::new(gpu, self.network(), settings, &objective, state)?;
+        let mut trainer = Trainer::new(gpu, self.network(gpu.precision()), settings, &objective, state)?;
         let (config, schedule) = (&self.model.config, &self.model.schedule);
         let numbers = [settings.seed, u64::from(i)];
         let feeder = Feeder::new(config, schedule, self.dataset, numbers, settings.batch, settings.flip)?;
