@@ -15,29 +15,9 @@ diagnostic(off, derivative_uniformity);
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
-var<private> x_start: u32;
-var<private> w_start: u32;
 var<private> y_start: u32;
 
-struct Row { start: u32, real: bool }
-
-fn row_of(row: u32) -> Row {
-    return Row(x_start + row * params.ldx, row < params.m);
-}
-
-fn load_a(row: Row, term: u32, terms: u32) -> vec4<f32> {
-    if row.real && term < terms {
-        return x[(row.start + term) / 4u];
-    }
-    return vec4<f32>();
-}
-
-fn load_b(term: u32, terms: u32, column: u32) -> vec4<f32> {
-    if term < terms && column < params.n / 4u {
-        return w[(w_start + term * params.ldw) / 4u + column];
-    }
-    return vec4<f32>();
-}
+//% include "matmul_rows.wgsl"
 
 fn store(row: u32, column: u32, sums: vec4<f32>) {
     if row < params.m && column < params.n / 4u {

@@ -43,10 +43,6 @@ pub fn steps(tile: Tile) -> Steps {
     }
 }
 
-fn side(tile: u32) -> Tile {
-    if tile == 2 { Tile::Two } else { Tile::Four }
-}
-
 pub fn relative(steps: u32) -> f64 {
     (1.0 + 2.0 * U).powi(steps as i32) - 1.0
 }
@@ -70,7 +66,7 @@ fn bound(t: &Twinned, steps: u32, transform: impl FnOnce(&mut [f64])) -> Vec<Vec
 
 fn weight_bound(t: &Twinned) -> Vec<Vec<f64>> {
     let p = WinogradWeightParams::of(&t.op.params);
-    let (tile, w) = (side(p.tile), abs(&t.reads[0]));
+    let (tile, w) = (Tile::of(p.tile), abs(&t.reads[0]));
     bound(t, steps(tile).weight, |sums| match tile {
         Tile::Two => winograd::weight(p, &magnitudes(&TWO.g), &w, sums),
         Tile::Four => winograd::weight(p, &magnitudes(&four().g), &w, sums),
@@ -79,7 +75,7 @@ fn weight_bound(t: &Twinned) -> Vec<Vec<f64>> {
 
 fn input_bound(t: &Twinned) -> Vec<Vec<f64>> {
     let p = WinogradParams::of(&t.op.params);
-    let (tile, x) = (side(p.tile), abs(&t.reads[0]));
+    let (tile, x) = (Tile::of(p.tile), abs(&t.reads[0]));
     bound(t, steps(tile).input, |sums| match tile {
         Tile::Two => winograd::input(p, &magnitudes(&TWO.b_t), &x, sums),
         Tile::Four => winograd::input(p, &magnitudes(&four().b_t), &x, sums),
@@ -89,7 +85,7 @@ fn input_bound(t: &Twinned) -> Vec<Vec<f64>> {
 fn output_bound(t: &Twinned) -> Vec<Vec<f64>> {
     let p = WinogradParams::of(&t.op.params);
     let [m, bias] = [&t.reads[0], &t.reads[1]].map(|r| abs(r));
-    let tile = side(p.tile);
+    let tile = Tile::of(p.tile);
     bound(t, steps(tile).output, |sums| match tile {
         Tile::Two => winograd::output(p, &magnitudes(&TWO.a_t), &m, &bias, sums),
         Tile::Four => winograd::output(p, &magnitudes(&four().a_t), &m, &bias, sums),
@@ -98,7 +94,7 @@ fn output_bound(t: &Twinned) -> Vec<Vec<f64>> {
 
 fn weight_backward_bound(t: &Twinned) -> Vec<Vec<f64>> {
     let p = WinogradWeightParams::of(&t.op.params);
-    let (tile, du, mut sums) = (side(p.tile), abs(&t.reads[0]), abs(&t.before[0]));
+    let (tile, du, mut sums) = (Tile::of(p.tile), abs(&t.reads[0]), abs(&t.before[0]));
     match tile {
         Tile::Two => winograd::weight_backward(p, &magnitudes(&TWO.g), &du, &mut sums),
         Tile::Four => winograd::weight_backward(p, &magnitudes(&four().g), &du, &mut sums),
@@ -108,7 +104,7 @@ fn weight_backward_bound(t: &Twinned) -> Vec<Vec<f64>> {
 
 fn output_backward_bound(t: &Twinned) -> Vec<Vec<f64>> {
     let p = WinogradParams::of(&t.op.params);
-    let (tile, dy) = (side(p.tile), abs(&t.reads[0]));
+    let (tile, dy) = (Tile::of(p.tile), abs(&t.reads[0]));
     bound(t, steps(tile).output_backward, |sums| match tile {
         Tile::Two => winograd::output_backward(p, &magnitudes(&TWO.a_t), &dy, sums),
         Tile::Four => winograd::output_backward(p, &magnitudes(&four().a_t), &dy, sums),

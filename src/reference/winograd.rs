@@ -5,7 +5,7 @@ use std::array::from_fn;
 
 use super::{Call, Twin};
 use crate::shader::card::Params;
-use crate::shader::cards::winograd::{WinogradParams, WinogradWeightParams};
+use crate::shader::cards::winograd::{Tile, WinogradParams, WinogradWeightParams};
 
 pub const TWINS: &[(&str, Twin)] = &[
     ("winograd_weight", winograd_weight),
@@ -147,40 +147,40 @@ pub fn output_backward<const M: usize, const N: usize>(
 
 fn winograd_weight(c: &mut Call) {
     let p = WinogradWeightParams::of(c.params);
-    match p.tile {
-        2 => weight(p, &TWO.g, &c.reads[0], &mut c.writes[0]),
-        _ => weight(p, &four().g, &c.reads[0], &mut c.writes[0]),
+    match Tile::of(p.tile) {
+        Tile::Two => weight(p, &TWO.g, &c.reads[0], &mut c.writes[0]),
+        Tile::Four => weight(p, &four().g, &c.reads[0], &mut c.writes[0]),
     }
 }
 
 fn winograd_weight_backward(c: &mut Call) {
     let p = WinogradWeightParams::of(c.params);
-    match p.tile {
-        2 => weight_backward(p, &TWO.g, &c.reads[0], &mut c.updates[0]),
-        _ => weight_backward(p, &four().g, &c.reads[0], &mut c.updates[0]),
+    match Tile::of(p.tile) {
+        Tile::Two => weight_backward(p, &TWO.g, &c.reads[0], &mut c.updates[0]),
+        Tile::Four => weight_backward(p, &four().g, &c.reads[0], &mut c.updates[0]),
     }
 }
 
 fn winograd_input(c: &mut Call) {
     let p = WinogradParams::of(c.params);
-    match p.tile {
-        2 => input(p, &TWO.b_t, &c.reads[0], &mut c.writes[0]),
-        _ => input(p, &four().b_t, &c.reads[0], &mut c.writes[0]),
+    match Tile::of(p.tile) {
+        Tile::Two => input(p, &TWO.b_t, &c.reads[0], &mut c.writes[0]),
+        Tile::Four => input(p, &four().b_t, &c.reads[0], &mut c.writes[0]),
     }
 }
 
 fn winograd_output(c: &mut Call) {
     let p = WinogradParams::of(c.params);
-    match p.tile {
-        2 => output(p, &TWO.a_t, &c.reads[0], &c.reads[1], &mut c.writes[0]),
-        _ => output(p, &four().a_t, &c.reads[0], &c.reads[1], &mut c.writes[0]),
+    match Tile::of(p.tile) {
+        Tile::Two => output(p, &TWO.a_t, &c.reads[0], &c.reads[1], &mut c.writes[0]),
+        Tile::Four => output(p, &four().a_t, &c.reads[0], &c.reads[1], &mut c.writes[0]),
     }
 }
 
 fn winograd_output_backward(c: &mut Call) {
     let p = WinogradParams::of(c.params);
-    match p.tile {
-        2 => output_backward(p, &TWO.a_t, &c.reads[0], &mut c.writes[0]),
-        _ => output_backward(p, &four().a_t, &c.reads[0], &mut c.writes[0]),
+    match Tile::of(p.tile) {
+        Tile::Two => output_backward(p, &TWO.a_t, &c.reads[0], &mut c.writes[0]),
+        Tile::Four => output_backward(p, &four().a_t, &c.reads[0], &mut c.writes[0]),
     }
 }

@@ -21,6 +21,8 @@ const SHARED: &[(&str, &str)] = &[
     ("coop_multiply.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/coop_multiply.wgsl"))),
     ("tile_multiply.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/tile_multiply.wgsl"))),
     ("subgroup_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/subgroup_rows.wgsl"))),
+    ("conv2d_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_rows.wgsl"))),
+    ("matmul_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_rows.wgsl"))),
     ("conv2d_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_params.wgsl"))),
     ("matmul_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_params.wgsl"))),
 ];

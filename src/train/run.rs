@@ -56,8 +56,8 @@ impl Job<'_> {
     /// Continues from the newest whole checkpoint, or starts; ends when all updates are done and saved.
     ///
     /// # Errors
-    /// `Usage` where another process trains in the folder; `Interrupted` after saving, where the watcher asks to stop; `NonFinite` where a gradient or loss is not finite
-    /// (the weights and the checkpoints are those from before).
+    /// `Usage` where another process trains in the folder; `Interrupted` after saving, where the watcher asks to stop;
+    /// `NonFinite` where a gradient or loss is not finite (the weights and the checkpoints are those from before).
     pub fn run(&self, trainer: &mut Trainer, watcher: &mut dyn Watcher) -> Result<()> {
         std::fs::create_dir_all(self.folder).map_err(Error::io(self.folder, "create"))?;
         let _lock = lock::exclusive(self.folder)?;

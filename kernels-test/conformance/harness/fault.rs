@@ -99,6 +99,7 @@ impl Fault {
             Kind::Shader { from, to, .. } => {
                 let variant = &op.card.variants[0];
                 let text = broken(variant.source, from, to)
+                    .or_else(|| broken(&inlined(variant.source), from, to))
                     .ok_or_else(|| format!("{} does not contain {from:?}", variant.stem))?;
                 let text = Box::leak(text.into_boxed_str());
                 op.card = device::single(op.card, variant, variant.stem, text);
@@ -110,6 +111,15 @@ impl Fault {
         }
         Ok(Trial { op: &op, ..trial }.conform(tolerance, |_, _| ()))
     }
+}
+
+/// The text with each include replaced by what it includes: a fault may lie there.
+fn inlined(source: &str) -> String {
+    let shared = |line: &str| {
+        let name = line.strip_prefix("//% include \"")?.strip_suffix('"')?;
+        Some(std::fs::read_to_string(format!("{}/shaders/shared/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap())
+    };
+    source.lines().map(|line| shared(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
 }
 
 /// The text with the first `from` outside of whole-line comments replaced.

@@ -50,6 +50,19 @@ pub enum Tile {
 }
 
 impl Tile {
+    /// The tile with this side, as the cards' parameters have it.
+    pub fn of(side: u32) -> Self {
+        if side == Self::Two.pixels() { Self::Two } else { Self::Four }
+    }
+
+    /// What is given for this one.
+    fn pick<T>(self, [two, four]: [T; 2]) -> T {
+        match self {
+            Self::Two => two,
+            Self::Four => four,
+        }
+    }
+
     /// Of one side.
     pub fn pixels(self) -> u32 {
         self as u32
@@ -67,15 +80,10 @@ impl Tile {
     }
 }
 
-/// The tile with this side, as the cards' parameters have it.
-fn tile(side: u32) -> Tile {
-    if side == Tile::Two.pixels() { Tile::Two } else { Tile::Four }
-}
-
 impl WinogradParams {
     /// Tiles in the batch.
     pub fn tiles(&self) -> u64 {
-        tile(self.tile).tiles(self.batch, self.height, self.width)
+        Tile::of(self.tile).tiles(self.batch, self.height, self.width)
     }
 }
 
@@ -98,23 +106,15 @@ fn tile_groups(words: &[u32]) -> u64 {
 }
 
 /// Operations of one tile of either size, over all tiles and channels.
-fn tile_flops(words: &[u32], [two, four]: [u64; 2]) -> u64 {
+fn tile_flops(words: &[u32], each: [u64; 2]) -> u64 {
     let p = WinogradParams::of(words);
-    let each = match tile(p.tile) {
-        Tile::Two => two,
-        Tile::Four => four,
-    };
-    each * p.tiles() * u64::from(p.channels)
+    Tile::of(p.tile).pick(each) * p.tiles() * u64::from(p.channels)
 }
 
 /// Operations of one matrix of taps for either tile, over all of them.
-fn weight_flops(words: &[u32], [two, four]: [u64; 2]) -> u64 {
+fn weight_flops(words: &[u32], each: [u64; 2]) -> u64 {
     let p = WinogradWeightParams::of(words);
-    let each = match tile(p.tile) {
-        Tile::Two => two,
-        Tile::Four => four,
-    };
-    each * u64::from(p.cin) * u64::from(p.cout)
+    Tile::of(p.tile).pick(each) * u64::from(p.cin) * u64::from(p.cout)
 }
 
 /// U = G g G^T
