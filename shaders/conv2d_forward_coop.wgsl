@@ -9,6 +9,7 @@ diagnostic(off, derivative_uniformity);
 //% include "index.wgsl"
 //% include "conv2d_params.wgsl"
 //% include "coop_memory.wgsl"
+//% set A_BY_TERM = false
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;

@@ -12,28 +12,8 @@
 
 var<workgroup> sh_a: array<vec4<f32>, ${TY * RM * 4}>;
 var<workgroup> sh_b: array<vec4<f32>, ${TX * 16}>;
-var<private> x_start: u32;
-var<private> dy_start: u32;
 
-struct Row { start: u32, real: bool }
-
-fn row_of(row: u32) -> Row {
-    return Row(x_start + row, row < params.k);
-}
-
-fn load_a(row: Row, term: u32, terms: u32) -> vec4<f32> {
-    if row.real && term < terms {
-        return x[(row.start + term * params.ldx) / 4u];
-    }
-    return vec4<f32>();
-}
-
-fn load_b(term: u32, terms: u32, column: u32) -> vec4<f32> {
-    if term < terms && column < params.n / 4u {
-        return dy[(dy_start + term * params.ldy) / 4u + column];
-    }
-    return vec4<f32>();
-}
+//% include "matmul_weight_rows.wgsl"
 
 @compute @workgroup_size(${TX * TY})
 fn matmul_backward_weight_tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

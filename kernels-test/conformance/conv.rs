@@ -97,14 +97,19 @@ const SHAPES: [Case; 61] = [
     [1, 9, 9, 4, 72, 3, 1, 1],
 ];
 
-/// Cases that cooperative matrices fit and Winograd's route does not: all edges of tiles of 64, pixels and channels.
+/// Cases that cooperative matrices fit and Winograd's route does not: all edges of tiles of 64, pixels and channels. With few
+/// channels of x y and dw are made of them, with few of y dx is.
 fn cooperative() -> Vec<Case> {
     let sizes = [[4, 7], [8, 8], [9, 12]];
     let channels = [[4, 32], [8, 60], [12, 64], [20, 68], [28, 100]];
     let windows = [[3, 1, 1], [3, 2, RIGHT], [5, 2, 2]];
     let sized = sizes.iter().flat_map(|s| channels.iter().map(move |c| (s, c)));
     let all = sized.flat_map(|(s, c)| windows.iter().map(move |w| [6, s[0], s[1], c[0], c[1], w[0], w[1], w[2]]));
-    all.collect()
+    all.flat_map(|case| {
+        let [batch, height, width, few, many, kernel, stride, pad] = case;
+        [case, [batch, height, width, many, few, kernel, stride, pad]]
+    })
+    .collect()
 }
 
 fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {
@@ -127,10 +132,7 @@ pub fn cases(f: &mut Family) {
         f.case(&format!("{case:?}"), |b| whole(b, case));
     }
     for case in cooperative() {
-        f.case(&format!("cooperative: {case:?}"), |b| {
-            let x = b.tensor("x", &case[..4]);
-            recorded(b, &x, case).map(drop)
-        });
+        f.case(&format!("cooperative: {case:?}"), |b| whole(b, case));
     }
     // Sums in chunks, the last one short; above 65,535 workgroups of every variant; a large K.
     f.case("chunks", |b| whole(b, [7, 33, 32, 4, 4, 3, 1, 1]));
@@ -179,7 +181,8 @@ pub fn cases(f: &mut Family) {
         conv2d(&mut b.tape, &x, &w, Some(&bias), Conv2dSpec::same(3))
     });
     for fault in COOPERATIVE_FAULTS {
-        f.catches(fault, |b| whole(b, [2, 8, 8, 12, 36, 3, 2, 1]));
+        let [cin, cout] = if fault.word == "conv2d_backward_input" { [36, 12] } else { [12, 36] };
+        f.catches(fault, |b| whole(b, [2, 8, 8, cin, cout, 3, 2, 1]));
     }
     for fault in FAULTS {
         f.catches(fault, |b| whole(b, [2, 6, 8, 8, 16, 3, 2, 1]));
@@ -200,6 +203,37 @@ const COOPERATIVE_FAULTS: &[Fault] = &[
     ),
     Fault::shader("padding forgotten", "conv2d_forward", "conv2d_forward_coop", "p.stride - p.pad_left", "p.stride"),
     Fault::shader("bias lost", "conv2d_forward", "conv2d_forward_coop", "sums + offset", "sums"),
+    Fault::shader("between the outputs", "conv2d_backward_input", "conv2d_backward_input_coop", "&& whole", ""),
+    Fault::shader(
+        "a term lost",
+        "conv2d_backward_input",
+        "conv2d_backward_input_coop",
+        "p.kh * p.kw * p.cout;",
+        "p.kh * p.kw * p.cout - 4u;",
+    ),
+    Fault::shader("padding forgotten", "conv2d_backward_input", "conv2d_backward_input_coop", "+ p.pad_left", ""),
+    Fault::shader(
+        "gradient overwritten",
+        "conv2d_backward_weight",
+        "conv2d_backward_weight_coop",
+        "] += sums",
+        "] = sums",
+    ),
+    Fault::shader(
+        "stride lost",
+        "conv2d_backward_weight",
+        "conv2d_backward_weight_coop",
+        "* p.stride + row.x",
+        "+ row.x",
+    ),
+    Fault::shader(
+        "last line lost",
+        "conv2d_backward_weight",
+        "conv2d_backward_weight_coop",
+        "lines) * p.out_w",
+        "lines - 1u) * p.out_w",
+    ),
+    Fault::shader("rows for terms", "conv2d_backward_weight", "conv2d_backward_weight_coop", "coopLoad<", "coopLoadT<"),
 ];
 
 const FAULTS: &[Fault] = &[

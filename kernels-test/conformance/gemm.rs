@@ -82,6 +82,12 @@ const SHAPES: [[u32; 3]; 58] = [
     [4, 8196, 64],
 ];
 
+/// Cases that cooperative matrices fit, the weight's gradient above all: rows of x, then edges of tiles of 64 of dw.
+fn cooperative() -> impl Iterator<Item = [u32; 3]> {
+    let weights = [[32, 32], [36, 64], [60, 68], [64, 132], [68, 36], [132, 60]];
+    [16, 31, 33, 100].into_iter().flat_map(move |m| weights.map(|[k, n]| [m, k, n]))
+}
+
 /// Layer, its gradients, and a bias in every second case.
 fn layer(b: &mut Bench, [m, k, n]: [u32; 3]) -> Result<Tensor> {
     let x = b.watched("x", &[m, k]);
@@ -200,7 +206,7 @@ fn heads(b: &mut Bench, [images, heads, queries, keys, d]: [u32; 5]) -> Result<(
 }
 
 pub fn cases(f: &mut Family) {
-    for shape in SHAPES {
+    for shape in SHAPES.into_iter().chain(cooperative()) {
         f.case(&format!("m, k, n = {shape:?}"), |b| {
             let y = layer(b, shape)?;
             b.backward(&y)
@@ -212,13 +218,13 @@ pub fn cases(f: &mut Family) {
     for shape in WINDOWED {
         f.case(&format!("m, k, n, batches = {shape:?}"), |b| windowed(b, shape));
     }
-    // At, around and beyond the range of f16, and where its numbers lie farther apart.
+    // At the ends of the range of f16, and where its numbers lie farther apart.
     f.case("the range of f16", |b| {
-        let values =
-            [65504.0, 65519.0, 65520.0, 1e5, -7e9, 6.2e-5, -6e-5, 1e-6, 3e-8, 2.9e-8, 1e-20, 1.0 + 1.0 / 2048.0];
+        let values = [65504.0, 65519.0, -65519.0, 6.2e-5, -6e-5, 1e-6, 3e-8, 2.9e-8, 1e-20, 1.0 + 1.0 / 2048.0];
         let x = (0..64 * 48).map(|i| values[i % values.len()] * [1.0, -1.0, 0.5][i / 7 % 3]).collect();
-        let (x, w) = (b.filled("x", &[64, 48], Fill::Values(x)), b.tensor("w", &[48, 64]));
-        matmul(&mut b.tape, &x, &w, None).map(|_| ())
+        let (x, w) = (b.filled("x", &[64, 48], Fill::Values(x)), b.parameter("w", &[48, 64]));
+        let y = matmul(&mut b.tape, &x, &w, None)?;
+        b.backward(&y)
     });
     // Above 65,535 workgroups of every variant the grid folds into two dimensions; a large K.
     f.case("folded grid", |b| {
@@ -276,7 +282,7 @@ pub fn cases(f: &mut Family) {
     });
     for fault in FAULTS {
         f.catches(fault, |b| {
-            let y = layer(b, [67, 20, 100])?;
+            let y = layer(b, [67, 36, 100])?;
             b.backward(&y)
         });
     }
@@ -312,6 +318,27 @@ const FAULTS: &[Fault] = &[
         "let last_term = p.k;",
         "let last_term = p.k - 4u;",
     ),
+    Fault::shader(
+        "gradient overwritten",
+        "matmul_backward_weight",
+        "matmul_backward_weight_coop",
+        "] += params.alpha",
+        "] = params.alpha",
+    ),
+    Fault::shader(
+        "terms for rows",
+        "matmul_backward_weight",
+        "matmul_backward_weight_coop",
+        "term * params.ldx",
+        "term / 2u * params.ldx",
+    ),
+    Fault::shader(
+        "last row lost",
+        "matmul_backward_weight",
+        "matmul_backward_weight_coop",
+        "let last_term = p.m;",
+        "let last_term = p.m - 1u;",
+    ),
     Fault::shader("unscaled", "matmul_backward_weight", "matmul_backward_weight_tiled", "p.alpha * ", "-"),
     Fault::shader("a row short", "matmul_forward", "matmul_forward_v1", "k < p.k", "k + 1u < p.k"),
     Fault::shader("bias lost", "matmul_forward", "matmul_forward_subgroup", "+ offset", ""),
@@ -346,6 +373,14 @@ const FAULTS: &[Fault] = &[
 const WINDOW_FAULTS: &[Fault] = &[
     Fault::shader("unscaled", "matmul_forward", "matmul_forward_coop", "params.alpha * ", ""),
     Fault::shader("one matrix for all", "matmul_forward", "matmul_forward_coop", "inner * p.w_inner", "0u"),
+    Fault::shader("unscaled", "matmul_backward_weight", "matmul_backward_weight_coop", "params.alpha * ", ""),
+    Fault::shader(
+        "one matrix for all",
+        "matmul_backward_weight",
+        "matmul_backward_weight_coop",
+        "inner * p.y_inner",
+        "0u",
+    ),
     Fault::shader("only the last window", "matmul_forward", "matmul_forward_subgroup", "= before${r} +", "="),
     Fault::shader("windows never overlap", "matmul_forward", "matmul_forward_subgroup", "+ first - base)", ")"),
     Fault::shader(

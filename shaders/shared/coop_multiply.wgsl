@@ -1,14 +1,22 @@
 // A tile of 64 rows x 64 columns by cooperative matrices, EDGE x EDGE at a time: four blocks of 32 x 32, one a subgroup. Factors
     // come as f32, are rounded to f16 on their way into workgroup memory, 32 terms at a time, and are summed in f32.
     // Included in an entry point that defines lane, subgroup, subgroups, row0, column0, first_term, last_term and, beside it,
-    // Row, row_of, load_a and load_b (zero outside) as for tile_multiply.wgsl, and store, which is given four sums at a place.
+    // Row, row_of, load_a and load_b (zero outside) as for tile_multiply.wgsl, A_BY_TERM too, and store, which is given four
+    // sums at a place.
     // Subgroups may be of any size that divides 128: where there are fewer than four, blocks are taken in turns.
 //% set TILES = 32 // EDGE
 //% set STRIP = 256 // EDGE
 //% for l in range(4)
+//% if A_BY_TERM
+    let a_row${l} = row_of(row0 + lane % 16u * 4u);
+    let a_term${l} = lane / 16u + ${8 * l}u;
+    let a_place${l} = a_term${l} * 72u + lane % 16u * 4u;
+//% else
     let a_row${l} = row_of(row0 + lane / 8u + ${16 * l}u);
+    let a_term${l} = lane % 8u * 4u;
+    let a_place${l} = (lane / 8u + ${16 * l}u) * 40u + a_term${l};
+//% endif
 //% endfor
-    let a_term = lane % 8u * 4u;
     let b_term = lane / 16u;
     let b_column = column0 + lane % 16u;
     let turn = min(subgroups, 4u);
@@ -23,7 +31,7 @@
 //% endfor
 //% endfor
 //% for l in range(4)
-        var a${l} = load_a(a_row${l}, first_term + a_term, last_term);
+        var a${l} = load_a(a_row${l}, first_term + a_term${l}, last_term);
         var b${l} = load_b(first_term + b_term + ${8 * l}u, last_term, b_column);
 //% endfor
         for (var term = first_term; term < last_term; term += 32u) {
@@ -31,21 +39,25 @@
             let half_a${l} = to_half(a${l});
             let half_b${l} = to_half(b${l});
 //% for c in range(4)
-            sh_a[(lane / 8u + ${16 * l}u) * 40u + a_term + ${c}u] = half_a${l}.${"xyzw"[c]};
+            sh_a[a_place${l} + ${c}u] = half_a${l}.${"xyzw"[c]};
             sh_b[(b_term + ${8 * l}u) * 72u + lane % 16u * 4u + ${c}u] = half_b${l}.${"xyzw"[c]};
 //% endfor
 //% endfor
             workgroupBarrier();
             if term + 32u < last_term {
 //% for l in range(4)
-                a${l} = load_a(a_row${l}, term + 32u + a_term, last_term);
+                a${l} = load_a(a_row${l}, term + 32u + a_term${l}, last_term);
                 b${l} = load_b(term + 32u + b_term + ${8 * l}u, last_term, b_column);
 //% endfor
             }
             if busy {
 //% for t in range(0, 32, EDGE)
 //% for i in range(TILES)
+//% if A_BY_TERM
+                let x${t}_${i} = coopLoad<coop_mat${EDGE}x${EDGE}<f16, A>>(&sh_a[${72 * t}u + block_row + ${EDGE * i}u], 72u);
+//% else
                 let x${t}_${i} = coopLoadT<coop_mat${EDGE}x${EDGE}<f16, A>>(&sh_a[(block_row + ${EDGE * i}u) * 40u + ${t}u], 40u);
+//% endif
                 let w${t}_${i} = coopLoadT<coop_mat${EDGE}x${EDGE}<f16, B>>(&sh_b[${72 * t}u + block_column + ${EDGE * i}u], 72u);
 //% endfor
 //% for i in range(TILES)

@@ -45,9 +45,9 @@ const FAMILIES: &[&[(&str, Twin)]] = &[
     peak::TWINS,
 ];
 
-/// The nearest f16, or, beyond its range, the largest: what a factor becomes in cooperative matrices.
+/// The nearest f16, infinite beyond its range: what a factor becomes in cooperative matrices.
 pub fn as_f16(x: f64) -> f64 {
-    if x.is_finite() { half::f16::from_f64(x).to_f64().clamp(-65504.0, 65504.0) } else { x }
+    half::f16::from_f64(x).to_f64()
 }
 
 /// The twin of a kernel word.

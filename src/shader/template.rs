@@ -23,6 +23,18 @@ const SHARED: &[(&str, &str)] = &[
     ("subgroup_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/subgroup_rows.wgsl"))),
     ("conv2d_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_rows.wgsl"))),
     ("matmul_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_rows.wgsl"))),
+    (
+        "conv2d_input_rows.wgsl",
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_input_rows.wgsl")),
+    ),
+    (
+        "conv2d_weight_rows.wgsl",
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_weight_rows.wgsl")),
+    ),
+    (
+        "matmul_weight_rows.wgsl",
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_weight_rows.wgsl")),
+    ),
     ("conv2d_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_params.wgsl"))),
     ("matmul_params.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_params.wgsl"))),
 ];

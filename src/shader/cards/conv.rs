@@ -70,6 +70,11 @@ fn weight_lanes(words: &[u32]) -> Lanes {
     lanes(p.terms(), p.cout, p.cout).whole_rows()
 }
 
+/// Whether vectors of 4 lie on all sides.
+fn in_fours(p: &Conv2dParams) -> bool {
+    (p.cin | p.cout).is_multiple_of(4)
+}
+
 /// A variant for GPUs, and for CPU rasterisers that the one before does not fit, over channels in fours.
 const fn tiled(
     file: (&'static str, &'static str),
@@ -77,10 +82,7 @@ const fn tiled(
     groups: fn(&[u32]) -> u64,
     menu: fn(&[u32]) -> Vec<Tiling>,
 ) -> Variant {
-    let fits = |words: &[u32], _: &Limits| {
-        let p = Conv2dParams::of(words);
-        (p.cin | p.cout).is_multiple_of(4)
-    };
+    let fits = |words: &[u32], _: &Limits| in_fours(&Conv2dParams::of(words));
     Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole, menu }
 }
 
@@ -117,7 +119,7 @@ fn input_taps(words: &[u32]) -> [(&'static str, u32); 3] {
     [("WHOLE_TAPS", u32::from(p.cout.is_multiple_of(8))), ("STRIDE", p.stride), ("PHASES", phases)]
 }
 
-/// The width of the window, by which the tiled variants divide.
+/// The width of the window, by which the tiled and cooperative variants divide.
 fn width(words: &[u32]) -> [(&'static str, u32); 1] {
     [("KW", Conv2dParams::of(words).kw)]
 }
@@ -137,10 +139,10 @@ pub static CONV2D_FORWARD: Card = Card {
     bindings: &[read("x"), read("w"), read("bias"), write("y")],
     variants: &[
         Variant {
-            constants: |words| vec![("KW", Conv2dParams::of(words).kw)],
+            constants: |words| width(words).to_vec(),
             fits: |words, limits| {
                 let p = Conv2dParams::of(words);
-                (p.cin | p.cout).is_multiple_of(4) && cooperates([p.out_pixels(), p.cout, p.terms()], limits)
+                in_fours(&p) && cooperates([p.out_pixels(), p.cout, p.terms()], limits)
             },
             ..plain(wgsl!("conv2d_forward_coop"), |words| {
                 let p = Conv2dParams::of(words);
@@ -173,6 +175,17 @@ pub static CONV2D_BACKWARD_INPUT: Card = Card {
     params: Conv2dParams::FIELDS,
     bindings: &[read("dy"), read("w"), write("dx")],
     variants: &[
+        Variant {
+            constants: |words| width_and_stride(words).to_vec(),
+            fits: |words, limits| {
+                let p = Conv2dParams::of(words);
+                in_fours(&p) && cooperates([p.in_pixels(), p.cin, p.kh * p.kw * p.cout], limits)
+            },
+            ..plain(wgsl!("conv2d_backward_input_coop"), |words| {
+                let p = Conv2dParams::of(words);
+                coop_tiles(p.in_pixels(), p.cin)
+            })
+        },
         subgroup(
             wgsl!("conv2d_backward_input_subgroup"),
             |words| with(input_lanes(words).constants(), &input_taps(words)),
@@ -199,6 +212,17 @@ pub static CONV2D_BACKWARD_WEIGHT: Card = Card {
     params: Conv2dParams::FIELDS,
     bindings: &[read("x"), read("dy"), update("dw")],
     variants: &[
+        Variant {
+            constants: |words| width(words).to_vec(),
+            fits: |words, limits| {
+                let p = Conv2dParams::of(words);
+                in_fours(&p) && cooperates([p.terms(), p.cout, p.chunk * p.out_w], limits)
+            },
+            ..plain(wgsl!("conv2d_backward_weight_coop"), |words| {
+                let p = Conv2dParams::of(words);
+                chunks(words) * coop_tiles(p.terms(), p.cout)
+            })
+        },
         subgroup(
             wgsl!("conv2d_backward_weight_subgroup"),
             |words| weight_lanes(words).constants(),

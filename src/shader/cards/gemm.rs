@@ -258,6 +258,16 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
     params: MatmulParams::FIELDS,
     bindings: &[read("x"), read("dy"), update("dw")],
     variants: &[
+        Variant {
+            fits: |words, limits| {
+                let p = MatmulParams::of(words);
+                in_fours(words) && cooperates([p.k, p.n, p.m], limits)
+            },
+            ..plain(wgsl!("matmul_backward_weight_coop"), |words| {
+                let p = MatmulParams::of(words);
+                p.batch() * coop_tiles(p.k, p.n)
+            })
+        },
         subgroup(
             wgsl!("matmul_backward_weight_subgroup"),
             |words| window_constants((weight_lanes(words), None)),
