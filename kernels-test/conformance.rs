@@ -26,6 +26,7 @@ mod conformance {
     pub mod pointwise;
     mod profile;
     pub mod resample;
+    mod scaling;
     pub mod training;
     mod tuning;
     pub mod winograd;

@@ -1,6 +1,6 @@
 // ema: average -= (1 - decay) (average - theta), as diffusers' EMAModel; nothing where status says not finite
 // Called by kernels/optim.rs. CPU twin: reference/optim.rs. Test: kernels-test/conformance/optim.rs.
-// Shapes: theta, average (count); status (4) of gradient_norm; scalars (8) of adamw. Grid: one invocation an element.
+// Shapes: theta, average (count); status (6) of gradient_norm; scalars of adamw. Grid: one invocation an element.
 //% include "index.wgsl"
 
 struct Params { count: u32 }
@@ -15,6 +15,7 @@ fn ema(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups:
        @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if i < params.count && status[1] != 0.0 {
-        average[i] -= scalars[7] * (average[i] - theta[i]);
+        let at = 7u + 3u * min(u32(status[3]), ${SKIPS - 1}u);
+        average[i] -= scalars[at] * (average[i] - theta[i]);
     }
 }

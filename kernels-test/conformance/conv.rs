@@ -98,26 +98,40 @@ const SHAPES: [Case; 61] = [
 ];
 
 /// Cases that cooperative matrices fit and Winograd's route does not: all edges of tiles of 64, pixels and channels. With few
-/// channels of x y and dw are made of them, with few of y dx is.
+/// channels of x they are of y and dw; of dx with both sides swapped.
 fn cooperative() -> Vec<Case> {
     let sizes = [[4, 7], [8, 8], [9, 12]];
     let channels = [[4, 32], [8, 60], [12, 64], [20, 68], [28, 100]];
     let windows = [[3, 1, 1], [3, 2, RIGHT], [5, 2, 2]];
     let sized = sizes.iter().flat_map(|s| channels.iter().map(move |c| (s, c)));
-    let all = sized.flat_map(|(s, c)| windows.iter().map(move |w| [6, s[0], s[1], c[0], c[1], w[0], w[1], w[2]]));
-    all.flat_map(|case| {
-        let [batch, height, width, few, many, kernel, stride, pad] = case;
-        [case, [batch, height, width, many, few, kernel, stride, pad]]
-    })
-    .collect()
+    let all = sized.flat_map(|(s, c)| windows.iter().map(move |w| [4, s[0], s[1], c[0], c[1], w[0], w[1], w[2]]));
+    all.collect()
+}
+
+/// With dw alone, or swapped with dx alone.
+fn one_gradient(b: &mut Bench, case: Case, swapped: bool) -> Result<()> {
+    let [batch, height, width, few, many, kernel, stride, pad] = case;
+    let y = if swapped {
+        let x = b.watched("x", &[batch, height, width, many]);
+        let w = b.tensor("w", &[kernel, kernel, many, few]);
+        conv2d(&mut b.tape, &x, &w, None, spec(stride, pad))?
+    } else {
+        let x = b.tensor("x", &[batch, height, width, few]);
+        recorded(b, &x, case)?
+    };
+    b.backward(&y)
+}
+
+fn spec(stride: u32, pad: u32) -> Conv2dSpec {
+    let padding = if pad == RIGHT { Padding::RightBottom } else { Padding::Symmetric(pad) };
+    Conv2dSpec { stride, padding }
 }
 
 fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {
     let [_, _, _, cin, cout, kernel, stride, pad] = case;
-    let padding = if pad == RIGHT { Padding::RightBottom } else { Padding::Symmetric(pad) };
     let w = b.parameter("w", &[kernel, kernel, cin, cout]);
     let bias = case[1].is_multiple_of(2).then(|| b.parameter("bias", &[cout]));
-    conv2d(&mut b.tape, x, &w, bias.as_ref(), Conv2dSpec { stride, padding })
+    conv2d(&mut b.tape, x, &w, bias.as_ref(), spec(stride, pad))
 }
 
 fn whole(b: &mut Bench, case: Case) -> Result<()> {
@@ -132,7 +146,9 @@ pub fn cases(f: &mut Family) {
         f.case(&format!("{case:?}"), |b| whole(b, case));
     }
     for case in cooperative() {
-        f.case(&format!("cooperative: {case:?}"), |b| whole(b, case));
+        for swapped in [false, true] {
+            f.case(&format!("cooperative: {case:?} {swapped}"), |b| one_gradient(b, case, swapped));
+        }
     }
     // Sums in chunks, the last one short; above 65,535 workgroups of every variant; a large K.
     f.case("chunks", |b| whole(b, [7, 33, 32, 4, 4, 3, 1, 1]));

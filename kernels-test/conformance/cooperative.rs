@@ -16,8 +16,9 @@ fn external(rec: &mut Recording, key: &str, extents: [u32; 2]) -> Tensor {
     Tensor { buffer: rec.external(key, shape.elements()), offset: 0, shape }
 }
 
-/// y = x w for [64, 32] and [32, 64], forward and backward, with x all `value` and w all 1; the plan, and y after a run.
-fn product(gpu: &Gpu, value: f32) -> (Plan, Vec<f32>) {
+/// y = x w for [64, 32] and [32, 64], forward and backward, with x and dy all alike and w all 1; the plan, and y, dx and dw after
+/// a run.
+fn product(gpu: &Gpu, [x_value, dy_value]: [f32; 2]) -> (Plan, [Vec<f32>; 3]) {
     let mut tape = Tape::new(Recording::new("product"));
     let [x, w, dw] =
         [("x", [64, 32]), ("w", [32, 64]), ("dw", [32, 64])].map(|(key, e)| external(&mut tape.rec, key, e));
@@ -26,9 +27,12 @@ fn product(gpu: &Gpu, value: f32) -> (Plan, Vec<f32>) {
     let y = matmul(&mut tape, &x, &w, None).unwrap();
     let dy = external(&mut tape.rec, "dy", [64, 64]);
     tape.rec.keep(&y);
-    let (rec, _) = tape.backward(&[(y, dy)]).unwrap();
+    let (mut rec, gradients) = tape.backward(&[(y, dy)]).unwrap();
+    let dx = gradients.get(&x).unwrap();
+    rec.keep(&dx);
     let mut externals = Externals::new();
-    for (key, elements, value) in [("x", 2048, value), ("w", 2048, 1.0), ("dw", 2048, 0.0), ("dy", 4096, 1.0)] {
+    let contents = [("x", 2048, x_value), ("w", 2048, 1.0), ("dw", 2048, 0.0), ("dy", 4096, dy_value)];
+    for (key, elements, value) in contents {
         let storage = gpu.storage(key, elements).unwrap();
         gpu.write(&storage, 0, &vec![value; elements as usize]).unwrap();
         externals.insert(key.to_owned(), storage);
@@ -36,33 +40,46 @@ fn product(gpu: &Gpu, value: f32) -> (Plan, Vec<f32>) {
     let mut plan = Plan::new(gpu, rec, &externals, &PlanOptions::default()).unwrap();
     plan.run(&[]).unwrap();
     plan.wait().unwrap();
-    let y = plan.read(&y).unwrap();
-    (plan, y)
+    let results = [y, dx, dw].map(|t| plan.read(&t).unwrap());
+    (plan, results)
 }
 
 #[test]
-fn only_forward_products_take_cooperative_matrices_and_only_in_f16() {
+fn products_take_cooperative_matrices_in_f16_forward_and_backward() {
     let offered = gpu().limits().cooperative > 0;
-    let stems = |gpu: &Gpu| product(gpu, 1.0).0.stems().collect::<Vec<_>>();
-    let (half, full) = (stems(&gpu().at(Precision::F16)), stems(gpu()));
-    assert_eq!(half[0] == "matmul_forward_coop", offered, "{half:?}");
-    assert!(half[1..].iter().any(|stem| stem.starts_with("matmul_forward")), "dx is a product too: {half:?}");
-    assert!(!half[1..].iter().chain(&full).any(|stem| stem.ends_with("_coop")), "{half:?}, {full:?}");
-    assert_eq!(half[1..], full[1..]);
+    let cooperative =
+        |gpu: &Gpu| product(gpu, [1.0; 2]).0.stems().filter(|stem| stem.ends_with("_coop")).collect::<Vec<_>>();
+    assert_eq!(cooperative(gpu()), [""; 0]);
+    let all = ["matmul_forward_coop", "matmul_forward_coop", "matmul_backward_weight_coop"];
+    assert_eq!(cooperative(&gpu().at(Precision::F16)), if offered { &all[..] } else { &[] });
 }
 
+/// Beyond f16's range a factor is infinite, and all sums that it is in; never the largest f16.
 #[test]
-fn what_is_finite_stays_finite_and_nothing_else_does() {
-    for (value, expected) in [(1.0, 32.0), (1e30, f32::INFINITY), (f32::INFINITY, f32::INFINITY), (f32::NAN, f32::NAN)]
-    {
-        let y = product(&gpu().at(Precision::F16), value).1;
-        let fine = |y: f32| match value {
-            1.0 => y == expected,
-            // Beyond f16's range: as large as f16 goes, or as it is where it ran in f32.
-            1e30 => y == 32.0 * 65504.0 || (y / 32e30 - 1.0).abs() < 1e-6,
-            _ => !y.is_finite(),
-        };
-        assert!(y.iter().all(|&y| fine(y)), "{value}: {y:?}");
+fn what_f16_does_not_have_is_infinite_in_every_sum() {
+    let offered = gpu().limits().cooperative > 0;
+    let infinite = |v: f32| if offered { f32::INFINITY } else { v };
+    let sums = |x: f32, dy: f32| product(&gpu().at(Precision::F16), [x, dy]).1;
+    let all = |what: &str, got: &[f32], fine: &dyn Fn(f32) -> bool| {
+        assert!(got.iter().all(|&v| fine(v)), "{what}: {got:?}");
+    };
+    // The largest f16, and what lies half-way to the one that it does not have.
+    for (value, rounded) in [(65504.0, 65504.0), (65519.0, 65504.0), (65520.0, infinite(65520.0))] {
+        for sign in [1.0, -1.0] {
+            // In f32 only the last digits are off.
+            let near = |v: f32, sum: f32| v == sum || (!offered && (v / sum - 1.0).abs() < 1e-3);
+            let [y, _, dw] = sums(sign * value, 1.0);
+            all("y", &y, &|v| near(v, sign * 32.0 * rounded));
+            all("dw", &dw, &|v| near(v, sign * 64.0 * rounded));
+            let [_, dx, dw] = sums(1.0, sign * value);
+            all("dx", &dx, &|v| near(v, sign * 64.0 * rounded));
+            all("dw", &dw, &|v| near(v, sign * 64.0 * rounded));
+        }
+    }
+    for bad in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        all("y", &sums(bad, 1.0)[0], &|v| !v.is_finite());
+        all("dx", &sums(1.0, bad)[1], &|v| !v.is_finite());
+        all("dw", &sums(1.0, bad)[2], &|v| !v.is_finite());
     }
 }
 

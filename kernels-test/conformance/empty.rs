@@ -6,11 +6,11 @@ use deme::error::Result;
 use deme::kernels::broadcast::{add_channel_bias, scale_shift};
 use deme::kernels::conv2d::{Conv2dSpec, conv2d};
 use deme::kernels::ddim::{Predicts, ddim_step};
-use deme::kernels::loss::{deme_loss, squared_error, weighted_mse};
+use deme::kernels::loss::{Weighing, deme_loss, squared_error, weighted_mse};
 use deme::kernels::matmul::{column_sum, matmul};
 use deme::kernels::merge::merge_task_vectors;
 use deme::kernels::noise::{noise, q_sample};
-use deme::kernels::optim::{adamw, ema, gradient_norm};
+use deme::kernels::optim::{SCALARS, STATUS, adamw, ema, gradient_norm};
 use deme::kernels::pointwise::{accumulate, add, center, scale, silu};
 use deme::kernels::resample::{concat_channels, slice_channels, split_channels, upsample_nearest};
 use deme::kernels::{attention::attention, channel_projection::channel_projection, group_norm::group_norm};
@@ -105,9 +105,10 @@ const BUILDERS: &[(&str, Build)] = &[
         weighted_mse(&mut b.tape, &x, &x, &weights, x.shape.last()).map(drop)
     }),
     ("deme_loss", |b, x| {
-        let weights = b.tensor("weights", &[x[0]]);
+        let (weights, status) = (b.tensor("weights", &[x[0]]), b.tensor("status", &[STATUS]));
         let x = b.tensor("x", &x);
-        deme_loss(&mut b.tape.rec, &x, &x, None, &weights, 1.0, x.shape.last()).map(drop)
+        let weighing = Weighing { weights: &weights, lambda: 1.0, status: &status };
+        deme_loss(&mut b.tape.rec, &x, &x, None, weighing, x.shape.last()).map(drop)
     }),
     ("noise", |b, x| {
         let key = b.words("key", &[6], vec![0; 6]);
@@ -128,17 +129,17 @@ const BUILDERS: &[(&str, Build)] = &[
         merge_task_vectors(&mut b.tape.rec, &models, &weights, &merged)
     }),
     ("gradient_norm", |b, x| {
-        let (gradient, status) = (b.tensor("gradient", &x), b.tensor("status", &[4]));
-        gradient_norm(&mut b.tape.rec, &[gradient], 1.0, &status)
+        let (gradient, status) = (b.tensor("gradient", &x), b.tensor("status", &[STATUS]));
+        gradient_norm(&mut b.tape.rec, &[gradient], 1.0, 0, &status)
     }),
     ("adamw", |b, x| {
         let [theta, gradient, m, v] = ["theta", "gradient", "m", "v"].map(|name| b.tensor(name, &x));
-        let (scalars, status) = (b.tensor("scalars", &[8]), b.tensor("status", &[4]));
+        let (scalars, status) = (b.tensor("scalars", &[SCALARS]), b.tensor("status", &[STATUS]));
         adamw(&mut b.tape.rec, &scalars, &status, &theta, &gradient, &m, &v)
     }),
     ("ema", |b, x| {
         let [theta, average] = ["theta", "average"].map(|name| b.tensor(name, &x));
-        let (scalars, status) = (b.tensor("scalars", &[8]), b.tensor("status", &[4]));
+        let (scalars, status) = (b.tensor("scalars", &[SCALARS]), b.tensor("status", &[STATUS]));
         ema(&mut b.tape.rec, &scalars, &status, &theta, &average)
     }),
 ];

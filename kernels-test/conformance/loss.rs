@@ -6,7 +6,8 @@ use super::harness::compare::{Twinned, U};
 use super::harness::fault::Fault;
 use super::harness::{Family, Tolerance};
 use deme::error::Result;
-use deme::kernels::loss::{deme_loss, squared_error, weighted_mse};
+use deme::kernels::loss::{Weighing, deme_loss, squared_error, weighted_mse};
+use deme::kernels::optim::{STATUS, initial};
 use deme::recording::Tensor;
 use deme::shader::card::Params;
 use deme::shader::cards::loss::{DemeLossParams, WeightedMseParams};
@@ -61,7 +62,7 @@ fn deme_bound(t: &Twinned) -> Vec<Vec<f64>> {
     let dx = |i: usize| {
         let x = t.reads[0][i].abs();
         let teacher = if p.has_teacher == 0 { 0.0 } else { f64::from(p.lambda) * (x + t.reads[2][i].abs()) };
-        let factor = 2.0 * t.reads[3][i / p.image as usize].abs() / (f64::from(p.images) * elements);
+        let factor = t.reads[4][4] * 2.0 * t.reads[3][i / p.image as usize].abs() / (f64::from(p.images) * elements);
         8.0 * U * factor * (x + t.reads[1][i].abs() + teacher)
     };
     vec![
@@ -95,10 +96,17 @@ struct Inputs {
     target: Tensor,
     teacher: Tensor,
     weights: Tensor,
+    status: Tensor,
+}
+
+impl Inputs {
+    fn weighing(&self, lambda: f32) -> Weighing<'_> {
+        Weighing { weights: &self.weights, lambda, status: &self.status }
+    }
 }
 
 /// Pad channels of inputs hold anything: they must not count.
-fn inputs(b: &mut Bench, image: &[u32; 4]) -> Inputs {
+fn inputs(b: &mut Bench, image: &[u32; 4], scale: f32) -> Inputs {
     let [n, h, w, c] = *image;
     let shape = [n, h, w, padded_channels(c)];
     Inputs {
@@ -106,16 +114,17 @@ fn inputs(b: &mut Bench, image: &[u32; 4]) -> Inputs {
         target: b.tensor("target", &shape),
         teacher: b.tensor("teacher", &shape),
         weights: b.filled("weights", &[n], Fill::Uniform(0.1, 5.0)),
+        status: b.filled("status", &[STATUS], Fill::Values(initial(scale).to_vec())),
     }
 }
 
 fn all(b: &mut Bench, image: &[u32; 4], lambda: f32, with_teacher: bool) -> Result<()> {
-    let Inputs { x, target, teacher, weights } = inputs(b, image);
-    let teacher = with_teacher.then_some(&teacher);
-    deme_loss(&mut b.tape.rec, &x, &target, teacher, &weights, lambda, image[3])?;
-    let losses = weighted_mse(&mut b.tape, &x, &target, &weights, image[3])?;
+    let i = inputs(b, image, 1024.0);
+    let teacher = with_teacher.then_some(&i.teacher);
+    deme_loss(&mut b.tape.rec, &i.x, &i.target, teacher, i.weighing(lambda), image[3])?;
+    let losses = weighted_mse(&mut b.tape, &i.x, &i.target, &i.weights, image[3])?;
     b.backward(&losses)?;
-    squared_error(&mut b.tape.rec, &x, &target, image[3]).map(|_| ())
+    squared_error(&mut b.tape.rec, &i.x, &i.target, image[3]).map(|_| ())
 }
 
 pub fn cases(f: &mut Family) {
@@ -126,7 +135,7 @@ pub fn cases(f: &mut Family) {
     }
     for image in &IMAGES[2..8] {
         f.gradient(&format!("weighted_mse {image:?}"), |b| {
-            let Inputs { x, target, weights, .. } = inputs(b, image);
+            let Inputs { x, target, weights, .. } = inputs(b, image, 1.0);
             weighted_mse(&mut b.tape, &x, &target, &weights, image[3])
         });
     }
@@ -148,9 +157,9 @@ fn fused_is_the_sum(f: &mut Family, lambda: f32) {
     use std::collections::HashMap;
     let image = [2, 3, 3, 3];
     let mut b = Bench::new(99);
-    let i = inputs(&mut b, &image);
+    let i = inputs(&mut b, &image, 1.0);
     let check = |b: &mut Bench| -> Result<f64> {
-        let (_, fused) = deme_loss(&mut b.tape.rec, &i.x, &i.target, Some(&i.teacher), &i.weights, lambda, 3)?;
+        let (_, fused) = deme_loss(&mut b.tape.rec, &i.x, &i.target, Some(&i.teacher), i.weighing(lambda), 3)?;
         let noise = weighted_mse(&mut b.tape, &i.x, &i.target, &i.weights, 3)?;
         let teacher = weighted_mse(&mut b.tape, &i.x, &i.teacher, &i.weights, 3)?;
         let mean = b.filled("mean", &[2], Fill::Values(vec![0.5; 2]));
@@ -191,12 +200,20 @@ fn refusals(f: &mut Family) {
     f.rejects(&["deme_loss", "[2, 2, 2, 4]", "[2, 2, 1, 4]"], |b| {
         let (x, y) = (b.tensor("x", &[2, 2, 2, 4]), b.tensor("y", &[2, 2, 2, 4]));
         let (teacher, weights) = (b.tensor("teacher", &[2, 2, 1, 4]), b.tensor("weights", &[2]));
-        deme_loss(&mut b.tape.rec, &x, &y, Some(&teacher), &weights, 1.0, 3)
+        let weighing = Weighing { weights: &weights, lambda: 1.0, status: &b.tensor("status", &[STATUS]) };
+        deme_loss(&mut b.tape.rec, &x, &y, Some(&teacher), weighing, 3)
     });
     f.rejects(&["deme_loss", "5 channels", "[2, 2, 2, 4]"], |b| {
         let (x, y) = (b.tensor("x", &[2, 2, 2, 4]), b.tensor("y", &[2, 2, 2, 4]));
         let weights = b.tensor("weights", &[2]);
-        deme_loss(&mut b.tape.rec, &x, &y, None, &weights, 1.0, 5)
+        let weighing = Weighing { weights: &weights, lambda: 1.0, status: &b.tensor("status", &[STATUS]) };
+        deme_loss(&mut b.tape.rec, &x, &y, None, weighing, 5)
+    });
+    f.rejects(&["deme_loss", "status", "[6]", "[4]"], |b| {
+        let (x, y) = (b.tensor("x", &[2, 2, 2, 4]), b.tensor("y", &[2, 2, 2, 4]));
+        let weights = b.tensor("weights", &[2]);
+        let weighing = Weighing { weights: &weights, lambda: 1.0, status: &b.tensor("status", &[4]) };
+        deme_loss(&mut b.tape.rec, &x, &y, None, weighing, 3)
     });
 }
 
@@ -220,6 +237,7 @@ const FAULTS: &[Fault] = &[
         "x[i] - target_[i]",
         "target_[i] - x[i]",
     ),
+    Fault::shader("not scaled", "deme_loss", "deme_loss", "status[4] * ", ""),
     Fault::shader("consistency not weighted", "deme_loss", "deme_loss", "params.lambda * d.y", "d.y"),
     Fault::shader("teacher for target", "deme_loss", "deme_loss", "x[at] - target_[at]", "x[at] - teacher[at]"),
     Fault::shader("losses swapped", "deme_loss", "deme_loss", "totals.x / elements", "totals.y / elements"),

@@ -25,7 +25,7 @@ use deme::shape::{DType, Shape};
 use deme::tape::Tape;
 use deme::train::feed::{Feed, Feeder};
 use deme::train::objective::Objective;
-use deme::train::settings::{AdamW, EmaSchedule, Settings};
+use deme::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 use deme::train::state::{self, TrainingState};
 use deme::train::step::{self, Network, Trainer};
 use serde_json::Value;
@@ -48,6 +48,7 @@ fn settings(facts: &Value, batch: u32) -> Settings {
             weight_decay: number(facts, "weight_decay"),
         },
         clip: number(facts, "clip_norm"),
+        scaling: LossScaling::DYNAMIC,
         ema: EmaSchedule { max_decay: 0.9999, inv_gamma: 1.0, power: 0.75 },
         flip: false,
         log_every: 0,
@@ -65,9 +66,9 @@ fn expert(total: usize, consistency: f64) -> Expert {
 }
 
 /// A network and everything that its training changes, from weights by name.
-struct Setup {
-    config: UNetConfig,
-    layout: ParamLayout,
+pub(super) struct Setup {
+    pub config: UNetConfig,
+    pub layout: ParamLayout,
     size: [u32; 2],
 }
 
@@ -80,14 +81,14 @@ impl Setup {
         Self { config, layout, size }
     }
 
-    fn network(&self) -> Network<'_> {
+    pub fn network(&self, precision: Precision) -> Network<'_> {
         Network {
             config: &self.config,
             layout: &self.layout,
             size: self.size,
             student_projections: Projections::Skip,
             teacher_projections: Projections::Skip,
-            precision: Precision::F32,
+            precision,
         }
     }
 
@@ -136,8 +137,9 @@ fn ten_updates_agree_with_pytorch() {
         Noised { x_t: external(&mut tape.rec, "x_t", shape), target: external(&mut tape.rec, "target", shape) };
     let width = setup.config.block_out_channels[0];
     let embedding = tape.rec.input("embedding", Shape::new([n, width]), DType::F32);
-    let (micro, weights) = step::learn(tape, setup.network(), &objective, &noised, &embedding).unwrap();
-    let update = step::update(&setup.layout, &settings).unwrap();
+    let network = setup.network(Precision::F32);
+    let (micro, weights) = step::learn(tape, network, &objective, &noised, &embedding).unwrap();
+    let update = step::update(&setup.layout, &settings, Precision::F32).unwrap();
     let state = setup.state(gpu(), seed);
     let mut externals = Externals::new();
     state.bind(&mut externals);
@@ -145,6 +147,7 @@ fn ten_updates_agree_with_pytorch() {
     let (x_t, target) = (storage("x_t", shape.elements()), storage("target", shape.elements()));
     let sums = storage(step::LOSS_SUMS, 2 * u64::from(n));
     let status = storage(step::STATUS, u64::from(optim::STATUS));
+    gpu().write(&status, 0, &optim::initial(1.0)).unwrap();
     for (key, storage) in [("x_t", &x_t), ("target", &target), (step::LOSS_SUMS, &sums), (step::STATUS, &status)] {
         externals.insert(key.to_owned(), storage.clone());
     }
@@ -222,43 +225,54 @@ fn weights_agree(golden: &Golden, setup: &Setup, slabs: &Slabs, kind: &str, sett
 }
 
 /// A device of its own, because other tests of this binary create things meanwhile, and this one may be destroyed.
-struct Alone {
-    gpu: Gpu,
-    setup: Setup,
-    settings: Settings,
+pub(super) struct Alone {
+    pub gpu: Gpu,
+    pub setup: Setup,
+    pub settings: Settings,
     schedule: Schedule,
     dataset: Dataset,
-    objective: Expert,
+    pub objective: Expert,
+    /// Of the training, whatever the device has.
+    precision: Precision,
 }
 
 impl Alone {
     fn new() -> Self {
+        Self::at(Precision::F32)
+    }
+
+    pub fn at(precision: Precision) -> Self {
         let golden = Golden::open("deme_updates");
         let setup = Setup::new(&golden.facts["config"]);
         let [side, _] = setup.size;
         let pixels = (0..6 * u64::from(side * side * 3)).map(|i| rng::below(1, 1, i, 256) as u8).collect();
         Self {
-            gpu: Gpu::open(&AdapterChoice::default()).unwrap(),
+            gpu: Gpu::open(&AdapterChoice::default()).unwrap().at(precision),
             setup,
             settings: settings(&golden.facts, 2),
             schedule: Schedule::from_json(Path::new("scheduler.json"), &serde_json::Map::new()).unwrap(),
             dataset: Dataset::from_pixels(side, 3, pixels, None).unwrap(),
             objective: expert(1000, 1.0),
+            precision,
         }
     }
 
-    fn trainer(&self) -> Trainer {
+    pub fn trainer(&self) -> Trainer {
         let state = self.setup.state(&self.gpu, 2);
-        Trainer::new(&self.gpu, self.setup.network(), &self.settings, &self.objective, state).unwrap()
+        let network = self.setup.network(self.precision);
+        Trainer::new(&self.gpu, network, &self.settings, &self.objective, state).unwrap()
     }
 
-    fn feed(&self, micro: u64) -> Feed {
-        let Self { setup, schedule, dataset, settings, objective, .. } = self;
-        let feeder = Feeder::new(&setup.config, schedule, dataset, [1, 0], settings.batch, true).unwrap();
-        feeder.feed(micro, &objective.timesteps(micro, settings.batch as usize)).unwrap()
+    pub fn feeder(&self) -> Feeder<'_> {
+        let Self { setup, schedule, dataset, settings, .. } = self;
+        Feeder::new(&setup.config, schedule, dataset, [1, 0], settings.batch, true).unwrap()
     }
 
-    fn update(&self, trainer: &mut Trainer, update: u64) -> Result<()> {
+    pub fn feed(&self, micro: u64) -> Feed {
+        self.feeder().feed(micro, &self.objective.timesteps(micro, self.settings.batch as usize)).unwrap()
+    }
+
+    pub fn update(&self, trainer: &mut Trainer, update: u64) -> Result<()> {
         (2 * update..2 * update + 2).try_for_each(|micro| trainer.micro_batch(&self.feed(micro)))?;
         trainer.update(update)
     }
@@ -286,8 +300,8 @@ fn a_step_creates_no_buffer_no_bind_group_and_no_pipeline() {
 fn the_memory_of_a_run_is_known_before_it_starts() {
     let alone = Alone::new();
     let layout = &alone.setup.layout;
-    let micro = step::micro(alone.setup.network(), &alone.settings, &alone.objective).unwrap();
-    let update = step::update(layout, &alone.settings).unwrap();
+    let micro = step::micro(alone.setup.network(Precision::F32), &alone.settings, &alone.objective).unwrap();
+    let update = step::update(layout, &alone.settings, Precision::F32).unwrap();
     let plans = memory::plan_bytes(&micro.recording).unwrap() + memory::plan_bytes(&update.recording).unwrap();
     let largest = 4 * layout.slabs.iter().max().unwrap();
     let known = state::sets(true) * layout.bytes() + plans + memory::readback_bytes(largest);

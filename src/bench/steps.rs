@@ -16,7 +16,7 @@ use crate::shape::{DType, Shape, padded_channels};
 use crate::tape::Tape;
 use crate::train::feed::Feed;
 use crate::train::objective::{Loss, Objective, Pass};
-use crate::train::settings::{AdamW, EmaSchedule, Settings};
+use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 use crate::train::step;
 
 /// A recording and its inputs.
@@ -88,6 +88,7 @@ pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) ->
         // Small, so that the weights stay where they are however often a step is repeated.
         adamw: AdamW { lr: 1e-6, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
         clip: 1.0,
+        scaling: LossScaling::DYNAMIC,
         ema: EmaSchedule { max_decay: 0.9999, inv_gamma: 1.0, power: 0.75 },
         flip: false,
         log_every: 0,
@@ -106,7 +107,7 @@ pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) ->
     };
     let objective = MeanSquared { lambda, timesteps: model.timesteps(batch) };
     let micro = step::micro(network, &settings, &objective)?;
-    let update = step::update(&model.layout, &settings)?;
+    let update = step::update(&model.layout, &settings, precision)?;
     let feed = Feed {
         x_0: images(model.image_elements(batch)),
         noise_key: noise::key(0, 0, 0).to_vec(),

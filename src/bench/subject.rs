@@ -228,11 +228,11 @@ fn adamw(count: u32) -> Result<Subject> {
     let mut rec = Recording::new("adamw");
     let scalars = own(&mut rec, "scalars", &[optim::SCALARS])?;
     let status = own(&mut rec, "status", &[optim::STATUS])?;
-    let words = optim::scalars(1e-4, [0.9, 0.999], 1e-8, 1e-2, 100, 0.999);
+    let words = optim::scalars(1e-4, [0.9, 0.999], 1e-8, 1e-2, 100, |_| 0.999);
     let mut fills = HashMap::from([
-        ("scalars".to_owned(), Fill::Values(words.map(f32::from_bits).to_vec())),
-        // Not clipped, finite, norm 1, none skipped.
-        ("status".to_owned(), Fill::Values(vec![1.0, 1.0, 1.0, 0.0])),
+        ("scalars".to_owned(), Fill::Values(words.into_iter().map(f32::from_bits).collect())),
+        // Not clipped, finite, norm 1, none skipped, not scaled.
+        ("status".to_owned(), Fill::Values(vec![1.0, 1.0, 1.0, 0.0, 1.0, 1.0])),
     ]);
     for (i, first) in (0..u64::from(count)).step_by(SLAB_ELEMENTS as usize).enumerate() {
         let n = (u64::from(count) - first).min(SLAB_ELEMENTS) as u32;

@@ -48,8 +48,9 @@ pub struct Global {
     /// Graphics interface to use: vulkan, metal, dx12 or gl [env: WGPU_BACKEND]
     #[arg(long, global = true, value_name = "NAME", help_heading = HEADING_GLOBAL)]
     pub backend: Option<String>,
-    /// What the factors of matrix products and convolutions are rounded to, gradients excepted; sums are always f32. f16 needs
-    /// cooperative matrices; auto takes f16 on GPUs that have them and f32 elsewhere [default: f32]
+    /// What the factors of matrix products and convolutions are rounded to, forward and backward; sums are always f32. f16 needs
+    /// cooperative matrices, and training scales its loss then; auto takes f16 on GPUs that have them and f32 elsewhere
+    /// [default: f32]
     #[arg(long, global = true, value_enum, value_name = "NAME", help_heading = HEADING_GLOBAL)]
     pub precision: Option<PrecisionArg>,
     /// Print results and errors only

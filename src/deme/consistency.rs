@@ -2,7 +2,7 @@
 //! element, the teacher being the frozen start model. Called by `deme::expert`.
 
 use crate::error::Result;
-use crate::kernels::loss;
+use crate::kernels::loss::{self, Weighing};
 use crate::train::objective::{Loss, Pass};
 
 /// Records teacher (unless lambda is 0), student and the fused loss.
@@ -11,9 +11,8 @@ pub fn record(pass: &mut Pass, lambda: f64) -> Result<Loss> {
     let teacher = if lambda == 0.0 { None } else { Some(pass.teacher()?) };
     let output = pass.student()?;
     let channels = pass.config.out_channels;
-    let (target, weights) = (pass.target, pass.weights);
+    let weighing = Weighing { weights: &pass.weights, lambda: lambda as f32, status: &pass.status };
     let rec = &mut pass.tape.rec;
-    let (per_sample, gradient) =
-        loss::deme_loss(rec, &output, &target, teacher.as_ref(), &weights, lambda as f32, channels)?;
+    let (per_sample, gradient) = loss::deme_loss(rec, &output, &pass.target, teacher.as_ref(), weighing, channels)?;
     Ok(Loss { output, gradient, per_sample })
 }

@@ -112,12 +112,12 @@ impl Gpu {
 
     /// What is taken for an op without tuning.
     pub(super) fn default(&self, op: &Op) -> Option<Candidate> {
-        op.card.choose(&op.params, self.class(), &self.usual_limits(op.gradient)).map(|v| (v, v.tiling(&op.params)))
+        op.card.choose(&op.params, self.class(), &self.usual_limits()).map(|v| (v, v.tiling(&op.params)))
     }
 
     /// What tuning may take for an op.
     pub(super) fn candidates(&self, op: &Op) -> Vec<Candidate> {
-        op.card.candidates(&op.params, self.class(), &self.usual_limits(op.gradient))
+        op.card.candidates(&op.params, self.class(), &self.usual_limits())
     }
 
     /// The choices for a recording, measured where they are not known.

@@ -1,5 +1,5 @@
-//! Which adapters have cooperative matrices for f16, which precision was asked for, and which ops may take it.
-//! Called by `device`; `plan` and `autotune` ask for the limits of an op.
+//! Which adapters have cooperative matrices for f16, and which precision was asked for.
+//! Called by `device`; `autotune` asks for the limits.
 
 use super::adapter::AdapterSummary;
 use super::device::Gpu;
@@ -43,11 +43,10 @@ pub(super) fn resolve(asked: Option<Precision>, offered: u32, adapter: &AdapterS
 }
 
 impl Gpu {
-    /// What the choice depends on where no variant is asked for: cooperative matrices are left to f16, and to ops that are no part
-    /// of a `gradient`.
-    pub fn usual_limits(&self, gradient: bool) -> Limits {
+    /// What the choice depends on where no variant is asked for: cooperative matrices are left to f16.
+    pub fn usual_limits(&self) -> Limits {
         let limits = self.limits();
-        let cooperative = if self.precision() == Precision::F16 && !gradient { limits.cooperative } else { 0 };
+        let cooperative = if self.precision() == Precision::F16 { limits.cooperative } else { 0 };
         Limits { cooperative, ..limits }
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn choice(variant: &Variant, tiling: &Tiling) -> String {
     format!("{} {}", variant.stem, tiling.name).trim_end().to_owned()
 }
 
-/// The kernel's word and its parameters; gradients by themselves where others may take cooperative matrices.
+/// The kernel's word and its parameters.
 pub(super) fn key(op: &Op) -> String {
     let mut text = op.card.word.to_owned();
     for (i, (field, &word)) in op.card.params.iter().zip(&op.params).enumerate() {
@@ -33,9 +33,6 @@ pub(super) fn key(op: &Op) -> String {
             FieldKind::U32 => write!(text, "{separator}{word}"),
             FieldKind::F32 => write!(text, "{separator}{}", f32::from_bits(word)),
         };
-    }
-    if op.gradient && op.card.variants.iter().any(Variant::cooperative) {
-        text.push_str(" gradient");
     }
     text
 }
@@ -186,7 +183,7 @@ mod tests {
     fn op(m: u32) -> Op {
         let params = MatmulParams { alpha: 0.125, ..MatmulParams::plain(m, 256, 256) }.words();
         let (reads, writes, updates) = (Vec::new(), Vec::new(), Vec::new());
-        Op { card: &MATMUL_FORWARD, params, reads, writes, updates, gradient: false }
+        Op { card: &MATMUL_FORWARD, params, reads, writes, updates }
     }
 
     fn one(m: u32, choice: &str) -> Tuning {
@@ -196,8 +193,6 @@ mod tests {
     #[test]
     fn a_choice_is_found_by_kernel_and_parameters_and_only_where_it_can_run() {
         assert_eq!(key(&op(512)), "matmul_forward 512,256,256,1,1,256,256,256,0,0,0,0,0,0,0.125,0");
-        let backwards = key(&Op { gradient: true, ..op(512) });
-        assert_eq!(backwards, format!("{} gradient", key(&op(512))), "gradients take no cooperative matrices");
         let candidates = |m| MATMUL_FORWARD.candidates(&op(m).params, Class::Gpu, &DEFAULT_LIMITS);
         let find = |tuning: &Tuning, m| tuning.among(&op(m), || candidates(m));
         let known = one(512, "matmul_forward_tiled 64x64r8");

@@ -76,9 +76,9 @@ impl Route {
     }
 }
 
-/// The route of y in this precision. Rounded to f16, the transforms' results would cost more accuracy than the factors themselves
+/// The route in this precision. Rounded to f16, the transforms' results would cost more accuracy than the factors themselves
 /// (of F(4x4, 3x3) five times as much), so cooperative matrices, which take channels in fours, get the sum as it is.
-fn forward_route(p: &Conv2dParams, precision: Precision) -> Route {
+fn route(p: &Conv2dParams, precision: Precision) -> Route {
     match precision {
         Precision::F16 if (p.cin | p.cout).is_multiple_of(4) => Route::Direct,
         _ => Route::choose(p),
@@ -127,10 +127,10 @@ pub fn conv2d(tape: &mut Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, sp
     if (p.kh, p.kw) == (1, 1) && spec == Conv2dSpec::same(1) {
         return matmul(tape, x, &w.reshape("conv2d", Shape::new([p.cin, p.cout]))?, bias);
     }
-    routed(tape, [x, w], bias, spec, [forward_route(&p, tape.rec.precision), Route::choose(&p)])
+    conv2d_by(tape, x, w, bias, spec, route(&p, tape.rec.precision))
 }
 
-/// `conv2d` by a given route.
+/// `conv2d` by a given route, gradients too.
 pub fn conv2d_by(
     tape: &mut Tape,
     x: &Tensor,
@@ -139,20 +139,9 @@ pub fn conv2d_by(
     spec: Conv2dSpec,
     route: Route,
 ) -> Result<Tensor> {
-    routed(tape, [x, w], bias, spec, [route; 2])
-}
-
-/// `conv2d` by one route for y and one for the gradients.
-fn routed(
-    tape: &mut Tape,
-    [x, w]: [&Tensor; 2],
-    bias: Option<&Tensor>,
-    spec: Conv2dSpec,
-    [forward, backward]: [Route; 2],
-) -> Result<Tensor> {
     let p = params(x, w, bias, spec)?;
     let y = tape.rec.transient("conv2d", Shape::new([p.batch, p.out_h, p.out_w, p.cout]));
-    match forward {
+    match route {
         Route::Direct => {
             let or_zeros = bias.copied().unwrap_or_else(|| tape.rec.absent());
             tape.rec.push(&CONV2D_FORWARD, &p, &[*x, *w, or_zeros], &[y], &[])?;
@@ -164,7 +153,7 @@ fn routed(
         }
     }
     let inputs: Vec<_> = [Some(x), Some(w), bias].into_iter().flatten().copied().collect();
-    tape.push(&inputs, &[y], Conv2dRule { p, route: backward, x: *x, w: *w });
+    tape.push(&inputs, &[y], Conv2dRule { p, route, x: *x, w: *w });
     Ok(y)
 }
 
@@ -251,11 +240,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_f16_the_sum_itself_is_taken_forward_and_the_fewest_products_backward() {
-        for (precision, cin, forward) in [
-            (Precision::F32, 64, "winograd_weight"),
-            (Precision::F16, 64, "conv2d_forward"),
-            (Precision::F16, 62, "winograd_weight"),
+    fn in_f16_the_sum_itself_is_taken_and_in_f32_the_fewest_products() {
+        for (precision, cin, [forward, backward]) in [
+            (Precision::F32, 64, ["winograd_weight", "winograd_weight"]),
+            (Precision::F16, 64, ["conv2d_forward", "transpose"]),
+            (Precision::F16, 62, ["winograd_weight", "winograd_weight"]),
         ] {
             let mut tape = Tape::new(Recording::new("test").at(precision));
             let [x, w] = [[2, 16, 16, cin], [3, 3, cin, 64]].map(|e| tape.rec.transient("t", Shape::new(e)));
@@ -264,7 +253,7 @@ mod tests {
             assert_eq!(tape.rec.ops[0].card.word, forward);
             let (dy, before) = (tape.rec.transient("dy", y.shape), tape.rec.ops.len());
             let rec = tape.backward(&[(y, dy)]).unwrap().0;
-            assert_eq!(rec.ops[before].card.word, "winograd_weight", "{precision} {cin}");
+            assert_eq!(rec.ops[before].card.word, backward, "{precision} {cin}");
         }
     }
 

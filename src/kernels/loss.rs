@@ -1,7 +1,7 @@
 //! Builders of the losses. Means are over H, W and the channels that are not padding, as torch's `mse_loss` has them.
 //! Called by `train`, `deme` and `diffusion`.
 
-use super::{count, noise::image, own, same_shape};
+use super::{count, noise::image, optim, own, same_shape};
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::loss::{DEME_LOSS, DemeLossParams, WEIGHTED_MSE, WEIGHTED_MSE_BACKWARD, WeightedMseParams};
@@ -62,16 +62,26 @@ impl Rule for WeightedMseRule {
     }
 }
 
+/// What the gradient of eq. 5 is multiplied by.
+#[derive(Clone, Copy)]
+pub struct Weighing<'a> {
+    /// Of each image, [N].
+    pub weights: &'a Tensor,
+    /// Of the distance to the teacher.
+    pub lambda: f32,
+    /// The optimizer's report, which holds the scale of the loss.
+    pub status: &'a Tensor,
+}
+
 /// The loss of eq. 5 and its gradient at once: (losses [N, 2], dx). `losses` are the unweighted mean squared distances of
 /// x to `target` and to `teacher` (0 without one); dx is the gradient of
-/// mean over n of `weights_n` (losses_n0 + lambda losses_n1). Seed the tape with (x, dx).
+/// scale times the mean over n of `weights_n` (losses_n0 + lambda losses_n1). Seed the tape with (x, dx).
 pub fn deme_loss(
     rec: &mut Recording,
     x: &Tensor,
     target: &Tensor,
     teacher: Option<&Tensor>,
-    weights: &Tensor,
-    lambda: f32,
+    Weighing { weights, lambda, status }: Weighing,
     channels: u32,
 ) -> Result<(Tensor, Tensor)> {
     let [images, height, width, stride] = image("deme_loss", x.shape, channels)?;
@@ -81,11 +91,12 @@ pub fn deme_loss(
     }
     count("deme_loss", x)?;
     one_weight_an_image("deme_loss", weights, images)?;
+    optim::length("deme_loss", "status", status, optim::STATUS)?;
     let has_teacher = u32::from(teacher.is_some());
     let params = DemeLossParams { images, image: height * width * stride, channels, stride, has_teacher, lambda };
     let (losses, dx) = (rec.transient("losses", Shape::new([images, 2])), rec.transient("d output", x.shape));
     let teacher = teacher.copied().unwrap_or_else(|| rec.absent());
-    rec.push(&DEME_LOSS, &params, &[*x, *target, teacher, *weights], &[losses, dx], &[])?;
+    rec.push(&DEME_LOSS, &params, &[*x, *target, teacher, *weights, *status], &[losses, dx], &[])?;
     Ok((losses, dx))
 }
 
@@ -94,7 +105,9 @@ pub fn examples() -> Result<Recording> {
     let mut rec = Recording::new("loss");
     let [x, target, teacher] = ["x", "target", "teacher"].map(|label| own(&mut rec, label, [2, 5, 3, 4]));
     let [weights, dlosses] = ["weights", "dlosses"].map(|label| own(&mut rec, label, [2]));
-    deme_loss(&mut rec, &x, &target, Some(&teacher), &weights, 1.0, 3)?;
+    let status = own(&mut rec, "status", [optim::STATUS]);
+    let weighing = Weighing { weights: &weights, lambda: 1.0, status: &status };
+    deme_loss(&mut rec, &x, &target, Some(&teacher), weighing, 3)?;
     squared_error(&mut rec, &x, &target, 3)?;
     let mut tape = Tape::new(rec);
     tape.watch(&x);

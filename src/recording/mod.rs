@@ -74,8 +74,6 @@ pub struct Op {
     pub reads: Vec<Tensor>,
     pub writes: Vec<Tensor>,
     pub updates: Vec<Tensor>,
-    /// Whether the tape recorded it: a part of the backward pass, whose numbers may be beyond the range of f16.
-    pub gradient: bool,
 }
 
 impl Op {
@@ -195,7 +193,6 @@ impl Recording {
             reads: reads.to_vec(),
             writes: writes.to_vec(),
             updates: updates.to_vec(),
-            gradient: false,
         });
         Ok(())
     }

@@ -36,7 +36,7 @@ fn deme_loss(c: &mut Call) {
     let p = DemeLossParams::of(c.params);
     let elements = f64::from(p.image / p.stride * p.channels);
     for n in 0..p.images as usize {
-        let factor = 2.0 * c.reads[3][n] / (f64::from(p.images) * elements);
+        let factor = c.reads[4][4] * 2.0 * c.reads[3][n] / (f64::from(p.images) * elements);
         let (mut noise, mut consistency) = (0.0, 0.0);
         for j in 0..p.image {
             let at = n * p.image as usize + j as usize;

@@ -111,7 +111,7 @@ pub enum Precision {
     /// Not at all.
     #[default]
     F32,
-    /// f16, in cooperative matrices, forward only: gradients keep the range of f32.
+    /// f16, in cooperative matrices, forward and backward: training scales its loss, so that gradients keep their range.
     F16,
 }
 

@@ -82,7 +82,6 @@ impl Tape {
     /// Appends the gradient ops for the given (output, dL/d(output)) pairs.
     pub fn backward(mut self, seeds: &[(Tensor, Tensor)]) -> Result<(Recording, Gradients)> {
         let mut gradients = Gradients { of: HashMap::new() };
-        let forward = self.rec.ops.len();
         for (y, dy) in seeds {
             self.add(&mut gradients, y, Contribution::Whole(*dy))?;
         }
@@ -99,7 +98,6 @@ impl Tape {
                 }
             }
         }
-        self.rec.ops[forward..].iter_mut().for_each(|op| op.gradient = true);
         Ok((self.rec, gradients))
     }
 

@@ -38,6 +38,10 @@ pub struct State {
     pub metrics_bytes: u64,
     /// Losses summed since the last line of the log, as bits of f32.
     pub loss_sums: Vec<u32>,
+    /// The optimizer's report (`kernels::optim`), as bits of f32. None in checkpoints from before losses were scaled: they
+    /// continue with the first scale, which in f32 is the only one.
+    #[serde(default)]
+    pub status: Vec<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -170,6 +174,7 @@ mod tests {
             device: "d".into(),
             metrics_bytes: 10 * step,
             loss_sums: vec![1, 0x7FC0_0000],
+            status: vec![0x3F80_0000, 3],
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Pass<'a> {
     pub target: Tensor,
     /// Weight of each sample in the gradient, [N].
     pub weights: Tensor,
+    /// The optimizer's report, which holds the scale of the loss.
+    pub status: Tensor,
     pub embedding: Tensor,
     pub student_projections: Projections,
     pub teacher_projections: Projections,
@@ -57,7 +59,7 @@ impl Pass<'_> {
 pub struct Loss {
     /// The student's output.
     pub output: Tensor,
-    /// dL/d output, of the weighted sum over the samples.
+    /// dL/d output, of the weighted sum over the samples, times the scale.
     pub gradient: Tensor,
     /// [N, 2]: mean squared distance to the target and to the teacher, unweighted.
     pub per_sample: Tensor,

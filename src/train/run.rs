@@ -11,7 +11,7 @@ use super::feed::Feeder;
 use super::metrics::Log;
 use super::objective::Objective;
 use super::settings::{Settings, due};
-use super::step::Trainer;
+use super::step::{Status, Trainer};
 use crate::error::{Error, Result};
 use crate::gpu::{Tuning, TuningFile};
 use crate::io::lock;
@@ -62,6 +62,7 @@ impl Job<'_> {
         std::fs::create_dir_all(self.folder).map_err(Error::io(self.folder, "create"))?;
         let _lock = lock::exclusive(self.folder)?;
         let start = self.restore(trainer, watcher)?;
+        let mut left_out = trainer.check(start.step)?.scaled.map_or(0, |s| s.skipped);
         self.record.begin(self.tuning)?;
         let mut step = start.step;
         let mut metrics = Log::open(&self.folder.join("metrics.jsonl"), start.metrics_bytes)?;
@@ -76,7 +77,17 @@ impl Job<'_> {
             watcher.updated(step);
             let last = step == self.settings.steps;
             if due(self.settings.log_every, step) || last {
-                let line = self.line(trainer, step)?;
+                let status = trainer.check(step)?;
+                if let Some(scaled) = status.scaled.filter(|s| s.skipped > left_out) {
+                    let updates = match scaled.skipped - left_out {
+                        1 => "1 update".to_owned(),
+                        n => format!("{n} updates"),
+                    };
+                    let scale = scaled.scale;
+                    watcher.note(&format!("{updates} left out: gradient beyond f16, scale of the loss now {scale}"));
+                    left_out = scaled.skipped;
+                }
+                let line = self.line(trainer, status, step)?;
                 watcher.logged(&line);
                 metrics.line(line)?;
                 timing.line(self.pace(&mut clock, step))?;
@@ -101,7 +112,7 @@ impl Job<'_> {
         let found = checkpoint::latest(self.folder, &mut skipped)?;
         skipped.iter().for_each(|text| watcher.note(text));
         let Some(found) = found else {
-            return Ok(self.state(0, 0, Vec::new()));
+            return Ok(self.state(0, 0, [Vec::new(), Vec::new()]));
         };
         if found.state.settings_sha256 != self.settings_sha256 {
             let hint = "the folder was put together from several runs; start anew with another --out";
@@ -111,7 +122,7 @@ impl Job<'_> {
             let before = &found.state.device;
             watcher.note(&format!("begun on {before}, continued on {}: the last bits will differ", self.device));
         }
-        trainer.load(&found.folder, &found.state.loss_sums)?;
+        trainer.load(&found.folder, &found.state.loss_sums, &found.state.status)?;
         Ok(found.state)
     }
 
@@ -125,19 +136,22 @@ impl Job<'_> {
         trainer.update(step)
     }
 
-    /// One line of the log: means since the last line. A gradient that was not finite ends the run.
-    fn line(&self, trainer: &mut Trainer, step: u64) -> Result<Map<String, Value>> {
-        let status = trainer.check(step)?;
+    /// One line of the log: means since the last line.
+    fn line(&self, trainer: &mut Trainer, status: Status, step: u64) -> Result<Map<String, Value>> {
         let lines = (step - 1).checked_div(self.settings.log_every).unwrap_or(0);
         let since = lines * self.settings.log_every;
         let images = (step - since) * self.settings.images_per_update();
         let [noise, consistency] = trainer.take_losses(images, step)?;
-        let line = json!({
+        let mut line = json!({
             "step": step,
             "noise_loss": noise,
             "consistency_loss": consistency,
             "gradient_norm": status.gradient_norm,
         });
+        if let Some(scaled) = status.scaled {
+            line["left_out"] = scaled.skipped.into();
+            line["loss_scale"] = scaled.scale.into();
+        }
         Ok(line.as_object().cloned().unwrap_or_default())
     }
 
@@ -163,13 +177,13 @@ impl Job<'_> {
 
     fn save(&self, trainer: &mut Trainer, step: u64, metrics: &mut Log) -> Result<()> {
         trainer.check(step)?;
-        let state = self.state(step, metrics.sync()?, trainer.loss_sums()?);
+        let state = self.state(step, metrics.sync()?, [trainer.loss_sums()?, trainer.status()?]);
         checkpoint::save(self.folder, &state, |folder| trainer.save(folder, step))?;
         checkpoint::prune(self.folder, self.settings.keep)
     }
 
-    fn state(&self, step: u64, metrics_bytes: u64, loss_sums: Vec<u32>) -> State {
+    fn state(&self, step: u64, metrics_bytes: u64, [loss_sums, status]: [Vec<u32>; 2]) -> State {
         let (settings_sha256, device) = (self.settings_sha256.to_owned(), self.device.to_owned());
-        State { step, settings_sha256, device, metrics_bytes, loss_sums }
+        State { step, settings_sha256, device, metrics_bytes, loss_sums, status }
     }
 }

@@ -1,6 +1,8 @@
 //! The numbers of a training run that are not the method's own: optimizer, EMA, batches, and how often what is written.
 //! Filled by `cli`; read by `step` and `run`.
 
+use crate::shader::Precision;
+
 /// AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
@@ -26,6 +28,29 @@ impl EmaSchedule {
     }
 }
 
+/// What the loss is multiplied by so that gradients stay in the range of f16 (Micikevicius et al. 2018), moved on the GPU as
+/// torch.amp.GradScaler moves it, by factors of 2 and 1/2.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossScaling {
+    /// At the first update; a power of two.
+    pub start: f32,
+    /// Updates in a row with a finite gradient after which it doubles; 0: it never moves.
+    pub interval: u32,
+}
+
+impl LossScaling {
+    /// As GradScaler's defaults.
+    pub const DYNAMIC: Self = Self { start: 65536.0, interval: 2000 };
+
+    /// This one in f16; 1 in f32, whose range gradients do not leave.
+    pub fn at(self, precision: Precision) -> Self {
+        match precision {
+            Precision::F16 => self,
+            Precision::F32 => Self { start: 1.0, interval: 0 },
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     pub seed: u64,
@@ -38,6 +63,8 @@ pub struct Settings {
     pub adamw: AdamW,
     /// The gradient's norm is cut to this; infinite: never.
     pub clip: f64,
+    /// Of a run in f16.
+    pub scaling: LossScaling,
     pub ema: EmaSchedule,
     /// Images are mirrored half of the time.
     pub flip: bool,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::feed::Feed;
 use super::objective::{Objective, Pass};
-use super::settings::Settings;
+use super::settings::{LossScaling, Settings};
 use super::state::TrainingState;
 use crate::diffusion::denoising::{Noised, NoisingInputs};
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ pub struct Network<'a> {
     pub size: [u32; 2],
     pub student_projections: Projections,
     pub teacher_projections: Projections,
-    /// Of student and teacher, forward.
+    /// Of student and teacher, and of the student's gradient.
     pub precision: Precision,
 }
 
@@ -76,6 +76,7 @@ pub fn learn(
     let Network { config, layout, student_projections, teacher_projections, .. } = network;
     let [batch, ..] = noised.x_t.shape.nhwc("training")?;
     let weights = tape.rec.input("sample weights", Shape::new([batch]), DType::F32);
+    let status = external(&mut tape.rec, STATUS, Shape::new([optim::STATUS]));
     let loss = objective.record(&mut Pass {
         tape: &mut tape,
         config,
@@ -83,6 +84,7 @@ pub fn learn(
         x_t: noised.x_t,
         target: noised.target,
         weights,
+        status,
         embedding: *embedding,
         student_projections,
         teacher_projections,
@@ -94,7 +96,7 @@ pub fn learn(
 }
 
 /// Records an update. Needs no GPU.
-pub fn update(layout: &ParamLayout, settings: &Settings) -> Result<Update> {
+pub fn update(layout: &ParamLayout, settings: &Settings, precision: Precision) -> Result<Update> {
     let mut rec = Recording::new("update");
     let scalars = rec.input("optimizer scalars", Shape::new([optim::SCALARS]), DType::F32);
     let status = external(&mut rec, STATUS, Shape::new([optim::STATUS]));
@@ -102,7 +104,8 @@ pub fn update(layout: &ParamLayout, settings: &Settings) -> Result<Update> {
     let gradients: Vec<_> = slabs.clone().map(|i| layout.slab(&mut rec, Role::Gradient, i)).collect();
     // The kernel's word for no clipping is zero.
     let clip = if settings.clip.is_finite() { settings.clip as f32 } else { 0.0 };
-    optim::gradient_norm(&mut rec, &gradients, clip, &status)?;
+    let LossScaling { interval, .. } = settings.scaling.at(precision);
+    optim::gradient_norm(&mut rec, &gradients, clip, interval, &status)?;
     for (i, gradient) in slabs.zip(&gradients) {
         let [theta, first, second, ema] =
             [Role::Theta, Role::FirstMoment, Role::SecondMoment, Role::Ema].map(|role| layout.slab(&mut rec, role, i));
@@ -117,9 +120,9 @@ fn external(rec: &mut Recording, key: &str, shape: Shape) -> Tensor {
 }
 
 /// The words of the scalars of update number `update` (from 0).
-pub fn scalars(settings: &Settings, update: u64) -> [u32; optim::SCALARS as usize] {
+pub fn scalars(settings: &Settings, update: u64) -> Vec<u32> {
     let Settings { adamw, ema, .. } = settings;
-    optim::scalars(adamw.lr, adamw.betas, adamw.eps, adamw.weight_decay, update + 1, ema.decay(update))
+    optim::scalars(adamw.lr, adamw.betas, adamw.eps, adamw.weight_decay, update + 1, |made| ema.decay(made))
 }
 
 /// The optimizer's report on the last update.
@@ -127,6 +130,17 @@ pub fn scalars(settings: &Settings, update: u64) -> [u32; optim::SCALARS as usiz
 pub struct Status {
     /// Before clipping.
     pub gradient_norm: f64,
+    /// Where the loss is scaled.
+    pub scaled: Option<Scaled>,
+}
+
+/// How the scaling of the loss goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scaled {
+    /// Updates left out so far because their gradient was beyond f16.
+    pub skipped: u64,
+    /// What the next loss is multiplied by.
+    pub scale: f64,
 }
 
 /// Both plans and all state on the GPU.
@@ -134,6 +148,7 @@ pub struct Trainer {
     gpu: Gpu,
     layout: ParamLayout,
     settings: Settings,
+    scaling: LossScaling,
     pub state: TrainingState,
     micro: Plan,
     inputs: NoisingInputs,
@@ -154,11 +169,13 @@ impl Trainer {
         state: TrainingState,
     ) -> Result<Self> {
         let micro = micro(network, settings, objective)?;
-        let update = update(network.layout, settings)?;
+        let update = update(network.layout, settings, network.precision)?;
+        let scaling = settings.scaling.at(network.precision);
         let mut externals = Externals::new();
         state.bind(&mut externals);
         let loss_sums = gpu.storage(LOSS_SUMS, 2 * u64::from(settings.batch))?;
         let status = gpu.storage(STATUS, u64::from(optim::STATUS))?;
+        gpu.write(&status, 0, &optim::initial(scaling.start))?;
         externals.insert(LOSS_SUMS.to_owned(), loss_sums.clone());
         externals.insert(STATUS.to_owned(), status.clone());
         let options = PlanOptions::default();
@@ -174,6 +191,7 @@ impl Trainer {
             gpu: gpu.clone(),
             layout: network.layout.clone(),
             settings: settings.clone(),
+            scaling,
             state,
             loss_sums,
             status,
@@ -193,13 +211,21 @@ impl Trainer {
         self.update.run(&[(self.scalars, &scalars)])
     }
 
-    /// The optimizer's report. An update that was left out because its gradient was not finite is an error.
+    /// The optimizer's report. An update that was left out because its gradient was not finite is an error; where the loss is
+    /// scaled, one is only when it happened at a scale of 1.
     pub fn check(&mut self, step: u64) -> Result<Status> {
         let status = self.gpu.read(&self.status, 0, self.status.elements)?;
-        if optim::skipped(&status) > 0 {
-            return Err(Error::NonFinite { what: "the gradient".into(), step });
+        let (skipped, scale) = (optim::skipped(&status), optim::scale(&status));
+        let dynamic = self.scaling.interval > 0;
+        let lost = match dynamic {
+            true => (scale < 1.0).then_some("the gradient itself, whatever the loss is multiplied by,"),
+            false => (skipped > 0).then_some("the gradient"),
+        };
+        if let Some(what) = lost {
+            return Err(Error::NonFinite { what: what.into(), step });
         }
-        Ok(Status { gradient_norm: f64::from(optim::norm(&status)) })
+        let scaled = dynamic.then_some(Scaled { skipped, scale: f64::from(scale) });
+        Ok(Status { gradient_norm: f64::from(optim::norm(&status)), scaled })
     }
 
     /// Means over `images` of the two losses (to the target, to the teacher), which start again from zero.
@@ -223,15 +249,22 @@ impl Trainer {
         Ok(sums.into_iter().map(f32::to_bits).collect())
     }
 
+    /// The bits of the optimizer's report: a part of a checkpoint, for the scale of the loss.
+    pub fn status(&self) -> Result<Vec<u32>> {
+        let status = self.gpu.read(&self.status, 0, self.status.elements)?;
+        Ok(status.into_iter().map(f32::to_bits).collect())
+    }
+
     /// Writes the tensors of a checkpoint after `step` updates.
     pub fn save(&self, folder: &Path, step: u64) -> Result<()> {
         self.state.save(&self.gpu, &self.layout, folder, step)
     }
 
-    /// Goes on from a checkpoint's tensors and loss sums.
-    pub fn load(&mut self, folder: &Path, loss_sums: &[u32]) -> Result<()> {
-        let sums: Vec<f32> = loss_sums.iter().map(|&bits| f32::from_bits(bits)).collect();
-        self.gpu.write(&self.loss_sums, 0, &sums)?;
+    /// Goes on from a checkpoint's tensors, loss sums and report; without a report from the one before the first update.
+    pub fn load(&mut self, folder: &Path, loss_sums: &[u32], status: &[u32]) -> Result<()> {
+        let values = |bits: &[u32]| bits.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
+        self.gpu.write(&self.loss_sums, 0, &values(loss_sums))?;
+        self.gpu.write(&self.status, 0, &values(status))?;
         self.state.load(&self.gpu, &self.layout, folder)
     }
 }

@@ -138,7 +138,6 @@ pub fn run_in(
         reads: moved(&op.reads),
         writes: moved(&op.writes),
         updates: moved(&op.updates),
-        gradient: op.gradient,
     });
     // Named where it has tilings, and where it is a card's only variant: of cooperative matrices none is chosen by itself.
     let suffix = op.card.variants[0].stem.strip_prefix(op.card.word).unwrap_or_default().trim_start_matches('_');

@@ -238,7 +238,6 @@ fn on_gpu(
         reads: place(&op.reads),
         writes: place(&op.writes),
         updates: place(&op.updates),
-        gradient: op.gradient,
     });
     let suffix = variant.stem.strip_prefix(op.card.word).and_then(|s| s.strip_prefix('_')).map(String::from);
     let mut plan = Plan::new(gpu, alone, &externals, &PlanOptions { variant: suffix, ..PlanOptions::default() })?;

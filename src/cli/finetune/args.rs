@@ -13,7 +13,7 @@ use crate::deme::expert::Expert;
 use crate::deme::ranges::Ranges;
 use crate::deme::timesteps::{Coin, TimestepDraw};
 use crate::error::{Error, Result};
-use crate::train::settings::{AdamW, EmaSchedule, Settings};
+use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 
 /// Finetune a model as experts of timestep ranges
 #[derive(Args, Debug)]
@@ -209,6 +209,7 @@ impl FinetuneArgs {
                 weight_decay: self.weight_decay,
             },
             clip: self.clip,
+            scaling: LossScaling::DYNAMIC,
             ema: EmaSchedule { max_decay: self.ema_max_decay, inv_gamma: self.ema_inv_gamma, power: self.ema_power },
             flip: self.flip,
             log_every: self.log_every,

@@ -18,7 +18,7 @@ impl Plan<'_> {
     pub fn estimate(&self, experts: &[u32]) -> Result<()> {
         let objective = self.args.expert(experts[0], self.ranges);
         let micro = step::micro(self.network(self.asked()), &self.settings, &objective)?.recording;
-        let update = step::update(&self.start.layout, &self.settings)?.recording;
+        let update = step::update(&self.start.layout, &self.settings, self.asked())?.recording;
         let (sets, slab) = (state::sets(objective.needs_teacher()), self.start.layout.bytes());
         let mut run = memory::plan_bytes(&micro)? + memory::plan_bytes(&update)?;
         // Held-out losses and sample grids have plans of their own.

@@ -61,11 +61,12 @@ impl Watcher for Screen<'_> {
         let value = |key: &str| line.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
         self.loss = format!("loss {:.5} + {:.5},", value("noise_loss"), value("consistency_loss")) + " ";
         let step = value("step");
-        self.global.detail(format_args!("update {step}: {}gradient {:.4}", self.loss, value("gradient_norm")));
+        let scale = line.get("loss_scale").map(|scale| format!(", loss times {scale}")).unwrap_or_default();
+        self.global.detail(format_args!("update {step}: {}gradient {:.4}{scale}", self.loss, value("gradient_norm")));
     }
 
     fn note(&mut self, text: &str) {
-        self.global.note(format_args!("{text}"));
+        self.bar.suspend(|| self.global.note(format_args!("{text}")));
     }
 
     fn stop(&self) -> bool {

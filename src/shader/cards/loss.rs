@@ -60,7 +60,15 @@ pub static WEIGHTED_MSE_BACKWARD: Card = Card {
 pub static DEME_LOSS: Card = Card {
     word: "deme_loss",
     params: DemeLossParams::FIELDS,
-    bindings: &[read("x"), read("target_"), read("teacher"), read("weights"), write("losses"), write("dx")],
+    bindings: &[
+        read("x"),
+        read("target_"),
+        read("teacher"),
+        read("weights"),
+        read("status"),
+        write("losses"),
+        write("dx"),
+    ],
     variants: &[plain(wgsl!("deme_loss"), |w| u64::from(DemeLossParams::of(w).images))],
     flops: |w| 9 * elements(w),
 };

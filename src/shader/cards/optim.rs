@@ -8,6 +8,9 @@ use crate::{params, wgsl};
 /// Elements that one partial sum of squares covers.
 pub const CHUNK: u32 = 16384;
 
+/// Counts of skipped updates, from 0, that the scalars tell apart; AdamW's bias correction has ended before there are more.
+pub const SKIPS: u32 = 32;
+
 params! {
     pub struct SumSquaresParams {
         pub count: u32,
@@ -22,6 +25,8 @@ params! {
         pub count: u32,
         /// 0 for no clipping.
         pub max_norm: f32,
+        /// Finite gradients in a row after which the loss scale doubles; 0: it never moves.
+        pub interval: u32,
     }
 }
 
@@ -47,7 +52,7 @@ pub static SUM_SQUARES: Card = Card {
     flops: |w| 2 * u64::from(SumSquaresParams::of(w).count),
 };
 
-/// Partial sums -> clip factor, finite flag, norm, count of skipped updates
+/// Partial sums -> clip factor over scale, finite flag, norm, count of skipped updates; and the scale moves
 pub static GRADIENT_NORM: Card = Card {
     word: "gradient_norm",
     params: GradientNormParams::FIELDS,
@@ -56,8 +61,9 @@ pub static GRADIENT_NORM: Card = Card {
     flops: |w| u64::from(GradientNormParams::of(w).count),
 };
 
-fn groups(words: &[u32]) -> u64 {
-    per64(CountParams::of(words).count)
+/// One invocation an element, by the scalars of as many skipped updates as there were.
+const fn stepping(file: (&'static str, &'static str)) -> Variant {
+    Variant { constants: |_| vec![("SKIPS", SKIPS)], ..plain(file, |words| per64(CountParams::of(words).count)) }
 }
 
 /// theta, m, v after one update; gradient = 0
@@ -65,7 +71,7 @@ pub static ADAMW: Card = Card {
     word: "adamw",
     params: CountParams::FIELDS,
     bindings: &[read("scalars"), read("status"), update("theta"), update("gradient"), update("m"), update("v")],
-    variants: &[plain(wgsl!("adamw"), groups)],
+    variants: &[stepping(wgsl!("adamw"))],
     flops: |w| 15 * u64::from(w[0]),
 };
 
@@ -74,6 +80,6 @@ pub static EMA: Card = Card {
     word: "ema",
     params: CountParams::FIELDS,
     bindings: &[read("scalars"), read("status"), read("theta"), update("average")],
-    variants: &[plain(wgsl!("ema"), groups)],
+    variants: &[stepping(wgsl!("ema"))],
     flops: |w| 3 * u64::from(w[0]),
 };
