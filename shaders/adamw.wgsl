@@ -1,6 +1,6 @@
 // adamw: one AdamW update (Loshchilov & Hutter 2019) in the order of torch.optim.AdamW; the gradient is then zero
 // Called by kernels/optim.rs. CPU twin: reference/optim.rs. Test: kernels-test/conformance/optim.rs.
-// Shapes: theta, m, v, gradient (count); status (6) of gradient_norm; scalars = 1 - lr weight_decay, 1 - beta1, beta2, 1 - beta2,
+// Shapes: theta, m, v, gradient (count); status (7) of gradient_norm; scalars = 1 - lr weight_decay, 1 - beta1, beta2, 1 - beta2,
 // eps, then lr / (1 - beta1^t), sqrt(1 - beta2^t), 1 - EMA decay for each count of skipped updates, which t leaves out.
 // Grid: one invocation an element. Nothing but the gradient changes where status says that it is not finite.
 //% include "index.wgsl"

@@ -1,7 +1,7 @@
 // deme_loss: losses_n = mean (x - target)^2 and mean (x - teacher)^2 of each image, and
 // dx = scale 2 weights_n / (images elements) ((x - target) + lambda (x - teacher)) (DeMe eq. 5), 0 in pad channels
 // Called by kernels/loss.rs. CPU twin: reference/loss.rs. Test: kernels-test/conformance/loss.rs.
-// Shapes: x, target, teacher, dx (images, image); weights (images); status (6) of gradient_norm, where the scale is; losses
+// Shapes: x, target, teacher, dx (images, image); weights (images); status (7) of gradient_norm, where the scale is; losses
 // (images, 2). Grid: one workgroup an image.
 //% include "index.wgsl"
 //% include "sum64.wgsl"

@@ -1,6 +1,6 @@
 // ema: average -= (1 - decay) (average - theta), as diffusers' EMAModel; nothing where status says not finite
 // Called by kernels/optim.rs. CPU twin: reference/optim.rs. Test: kernels-test/conformance/optim.rs.
-// Shapes: theta, average (count); status (6) of gradient_norm; scalars of adamw. Grid: one invocation an element.
+// Shapes: theta, average (count); status (7) of gradient_norm; scalars of adamw. Grid: one invocation an element.
 //% include "index.wgsl"
 
 struct Params { count: u32 }

@@ -1,6 +1,7 @@
-// gradient_norm: status = (factor, finite, norm, skipped, scale, good) of a gradient times scale, from its partial sums of squares
+// gradient_norm: status = (factor, finite, norm, skipped, scale, good, 1 / scale) of a gradient times scale, from its
+// partial sums of squares
 // Called by kernels/optim.rs. CPU twin: reference/optim.rs. Test: kernels-test/conformance/optim.rs.
-// Shapes: partials (count), status (6). Grid: one workgroup.
+// Shapes: partials (count), status (7). Grid: one workgroup.
 // Numerics: norm is the true gradient's. factor is torch's clip_grad_norm_, min(1, max_norm / (norm + 1e-6)), over scale; no
 // clipping where max_norm is 0. Where the sum is not finite the factor, the flag and the norm are 0, and skipped counts one more.
 // The scale, a power of two, moves as torch's GradScaler: half where the sum is not finite, twice after `interval` others in a
@@ -32,19 +33,22 @@ fn gradient_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         return;
     }
     let scale = status[4];
+    // Kept, because a quotient need not be exact on a GPU.
+    let unscale = status[6];
     if !is_finite(total) {
         status[0] = 0.0;
         status[1] = 0.0;
         status[2] = 0.0;
         status[3] += 1.0;
         if params.interval != 0u {
-            status[4] = max(0.5 * scale, 0.5);
             status[5] = 0.0;
+            if scale >= 1.0 {
+                status[4] = 0.5 * scale;
+                status[6] = 2.0 * unscale;
+            }
         }
         return;
     }
-    // 1 / scale, exactly, by its exponent.
-    let unscale = bitcast<f32>(0x7f000000u - bitcast<u32>(scale));
     let norm = sqrt(total) * unscale;
     var factor = 1.0;
     if params.max_norm > 0.0 {
@@ -61,6 +65,7 @@ fn gradient_norm(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         status[5] = 0.0;
         if scale >= 1.0 && scale < LARGEST {
             status[4] = 2.0 * scale;
+            status[6] = 0.5 * unscale;
         }
     }
 }

@@ -209,7 +209,7 @@ fn refusals(f: &mut Family) {
         let weighing = Weighing { weights: &weights, lambda: 1.0, status: &b.tensor("status", &[STATUS]) };
         deme_loss(&mut b.tape.rec, &x, &y, None, weighing, 5)
     });
-    f.rejects(&["deme_loss", "status", "[6]", "[4]"], |b| {
+    f.rejects(&["deme_loss", "status", "[7]", "[4]"], |b| {
         let (x, y) = (b.tensor("x", &[2, 2, 2, 4]), b.tensor("y", &[2, 2, 2, 4]));
         let weights = b.tensor("weights", &[2]);
         let weighing = Weighing { weights: &weights, lambda: 1.0, status: &b.tensor("status", &[4]) };

@@ -61,7 +61,7 @@ fn an_overflow_skips_that_update_alone_and_halves_the_scale() {
     // From here at a scale that fits, as if the first update had not been: nothing of its gradient is left, and neither bias
     // correction nor average count it.
     let mut bits = trainer.status().unwrap();
-    bits[4] = 1024f32.to_bits();
+    (bits[4], bits[6]) = (1024f32.to_bits(), (1.0 / 1024f32).to_bits());
     let mut skipped = continued(&alone_at, &trainer, &bits);
     let other = alone(1024.0, 2000);
     let mut never = other.trainer();

@@ -232,7 +232,7 @@ fn adamw(count: u32) -> Result<Subject> {
     let mut fills = HashMap::from([
         ("scalars".to_owned(), Fill::Values(words.into_iter().map(f32::from_bits).collect())),
         // Not clipped, finite, norm 1, none skipped, not scaled.
-        ("status".to_owned(), Fill::Values(vec![1.0, 1.0, 1.0, 0.0, 1.0, 1.0])),
+        ("status".to_owned(), Fill::Values(vec![1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0])),
     ]);
     for (i, first) in (0..u64::from(count)).step_by(SLAB_ELEMENTS as usize).enumerate() {
         let n = (u64::from(count) - first).min(SLAB_ELEMENTS) as u32;

@@ -14,12 +14,12 @@ use crate::shape::Shape;
 pub const SCALARS: u32 = 5 + 3 * SKIPS;
 
 /// Length of the report: clip factor over scale, finite (1 or 0), norm before clipping, number of updates skipped so far, scale
-/// of the loss for the next gradient, finite gradients since it last moved.
-pub const STATUS: u32 = 6;
+/// of the loss for the next gradient, finite gradients since it last moved, 1 / scale.
+pub const STATUS: u32 = 7;
 
-/// The report before the first update, whose loss is multiplied by `scale`.
+/// The report before the first update, whose loss is multiplied by `scale`, a power of two.
 pub fn initial(scale: f32) -> [f32; STATUS as usize] {
-    [0.0, 0.0, 0.0, 0.0, scale, 0.0]
+    [0.0, 0.0, 0.0, 0.0, scale, 0.0, 1.0 / scale]
 }
 
 /// The scalars' words for update number `t`, counted from 1, skipped ones included; `ema_decay` is that after so many updates.
@@ -65,7 +65,7 @@ pub(super) fn length(op: &'static str, what: &str, x: &Tensor, n: u32) -> Result
     Err(Error::shape(op, format!("the {what} is [{n}], got {}", x.shape)))
 }
 
-/// Updates `status` [6] with the norm over all `gradients` together, which are `status`' scale times the true ones, clipped to
+/// Updates `status` [7] with the norm over all `gradients` together, which are `status`' scale times the true ones, clipped to
 /// `max_norm` (0: not at all). The scale halves where they are not finite and doubles after `interval` that are (0: never).
 pub fn gradient_norm(
     rec: &mut Recording,
@@ -130,7 +130,7 @@ pub fn examples() -> Result<Recording> {
     let status = own(&mut rec, "status", [STATUS]);
     let mut slab = |role: &str, n: u32| own(&mut rec, &format!("{role} {n}"), [n]);
     let slabs = [200, 20_000].map(|n| ["theta", "gradient", "m", "v", "average"].map(|role| slab(role, n)));
-    gradient_norm(&mut rec, &slabs.map(|[_, gradient, ..]| gradient), 1.0, 0, &status)?;
+    gradient_norm(&mut rec, &slabs.map(|[_, gradient, ..]| gradient), 1.0, 2000, &status)?;
     for [theta, gradient, m, v, average] in slabs {
         adamw(&mut rec, &scalars, &status, &theta, &gradient, &m, &v)?;
         ema(&mut rec, &scalars, &status, &theta, &average)?;

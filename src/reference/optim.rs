@@ -18,25 +18,29 @@ fn gradient_norm(c: &mut Call) {
     let p = GradientNormParams::of(c.params);
     let total: f64 = c.reads[0].iter().sum();
     let status = &mut c.updates[0];
-    let scale = status[4];
+    let (scale, unscale) = (status[4], status[6]);
     // Finite as an f32, which is what the GPU sums in.
     if !(total as f32).is_finite() {
         status[..3].fill(0.0);
         status[3] += 1.0;
         if p.interval > 0 {
-            status[4] = (scale / 2.0).max(0.5);
             status[5] = 0.0;
+            if scale >= 1.0 {
+                (status[4], status[6]) = (scale / 2.0, unscale * 2.0);
+            }
         }
         return;
     }
-    let norm = total.sqrt() / scale;
+    let norm = total.sqrt() * unscale;
     let factor = if p.max_norm > 0.0 { (f64::from(p.max_norm) / (norm + 1e-6)).min(1.0) } else { 1.0 };
-    status[..3].copy_from_slice(&[factor / scale, 1.0, norm]);
+    status[..3].copy_from_slice(&[factor * unscale, 1.0, norm]);
     if p.interval > 0 {
         status[5] += 1.0;
         if status[5] >= f64::from(p.interval) {
             status[5] = 0.0;
-            status[4] = if (1.0..16_777_216.0).contains(&scale) { 2.0 * scale } else { scale };
+            if (1.0..16_777_216.0).contains(&scale) {
+                (status[4], status[6]) = (scale * 2.0, unscale / 2.0);
+            }
         }
     }
 }
