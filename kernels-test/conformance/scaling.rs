@@ -183,8 +183,8 @@ fn run(alone: &Alone, folder: &Path, stop_after: u64) -> (Result<()>, Notes) {
     (done, notes)
 }
 
-/// From three doublings above a scale that fits: the first updates are left out, said so and logged, and a run that is stopped among them
-/// and resumed is the run that was not.
+/// From three doublings above a scale that fits: the first updates are left out, said so and logged, and a run that is stopped
+/// among them and resumed is the run that was not.
 #[test]
 fn a_run_tells_what_it_leaves_out_and_resumes_among_it() {
     let probe = alone(HUGE, 2000);
