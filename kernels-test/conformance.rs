@@ -21,6 +21,7 @@ mod conformance {
     pub mod optim;
     pub mod conv;
     pub mod gemm;
+    mod half;
     pub mod norm;
     pub mod peak;
     pub mod pointwise;
@@ -28,6 +29,7 @@ mod conformance {
     pub mod resample;
     mod scaling;
     pub mod training;
+    mod training_half;
     mod tuning;
     pub mod winograd;
     mod winograd_route;

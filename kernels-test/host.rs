@@ -18,6 +18,8 @@ mod folders;
 
 #[path = "host/architecture.rs"]
 mod architecture;
+#[path = "host/half.rs"]
+mod half;
 #[path = "host/shaders.rs"]
 mod shaders;
 #[path = "host/merge.rs"]

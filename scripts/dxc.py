@@ -34,7 +34,7 @@ def text(blob):
 
 def compile_shader(compiler, source, entry):
     """What is wrong with an entry point, or None."""
-    model = "cs_6_2" if "float16_t" in source else "cs_6_0"
+    model = "cs_6_2" if re.search(r"\bhalf[234]?\b", source) else "cs_6_0"
     # -Vd: signing needs a library that exists on Windows only.
     words = ["-E", entry, "-T", model, "-HV", "2018", "-no-warnings", "-Vd"]
     words += ["-enable-16bit-types"] if model == "cs_6_2" else []

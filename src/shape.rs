@@ -68,16 +68,24 @@ impl std::fmt::Debug for Shape {
     }
 }
 
-/// Element type of a buffer on the GPU; both are four bytes.
+/// Element type of a buffer on the GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
     F32,
     U32,
+    /// Storage alone: shaders widen what they load and round what they store.
+    F16,
 }
 
 impl DType {
+    /// Of one element.
     pub fn bytes(self) -> u64 {
-        4
+        if self == Self::F16 { 2 } else { 4 }
+    }
+
+    /// Of so many elements, in whole words: what buffers, bindings and copies are made of.
+    pub fn size(self, elements: u64) -> u64 {
+        elements.saturating_mul(self.bytes()).next_multiple_of(4)
     }
 }
 

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 fn contents(rec: &Recording, i: usize) -> Vec<f64> {
     let b = &rec.buffers[i];
     let value = |e: u64| match b.dtype {
-        DType::F32 => f64::from((0.1 + 0.9 * uniform(11, i as u64, e)) as f32),
+        DType::F32 | DType::F16 => f64::from((0.1 + 0.9 * uniform(11, i as u64, e)) as f32),
         DType::U32 => (i as u64 + e) as f64,
     };
     (0..b.elements).map(value).collect()
@@ -70,7 +70,7 @@ fn cpu_up_to_any_op_and_gpu_after_it_gives_the_same_result() {
                 .into_iter()
                 .map(|i| {
                     let word = |v: f64| match rec.buffers[i].dtype {
-                        DType::F32 => (v as f32).to_bits(),
+                        DType::F32 | DType::F16 => (v as f32).to_bits(),
                         DType::U32 => v as u32,
                     };
                     (whole(&rec, i), contents(&rec, i).into_iter().map(word).collect())

@@ -61,13 +61,12 @@ impl Model {
         Self { config, layout, seed: facts["seed"].as_u64().unwrap(), golden }
     }
 
-    fn weights(&self, role: Role) -> Slabs {
-        let gpu = gpu();
+    fn weights(&self, gpu: &Gpu, role: Role) -> Slabs {
         if let Some(folder) = self.golden.facts.get("weights") {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder.as_str().unwrap());
             return Pretrained::open(folder.parent().unwrap()).unwrap().load(gpu, role).unwrap();
         }
-        let slabs = Slabs::new(gpu, &self.layout, role).unwrap();
+        let slabs = Slabs::of(gpu, &self.layout, role, gpu.precision().stored()).unwrap();
         let read = |name: &str| {
             let shape = self.layout.find(name).unwrap().layout.file_shape();
             Ok(fixture_tensor(self.seed, name, &shape))
@@ -110,13 +109,14 @@ fn bits(values: &[f32]) -> &[u32] {
 /// Runs a recorded forward pass; `blocks` are compared too where the file has them.
 fn forward(gpu: &Gpu, name: &str, tolerance: f64) {
     let model = Model::open(name);
-    let theta = model.weights(Role::Theta);
+    let theta = model.weights(gpu, Role::Theta);
     let (shape, x) = model.input("input");
     let mut tape = Tape::new(Recording::new(name).at(gpu.precision()));
     let input = tape.rec.input("x", shape, DType::F32);
     let width = model.config.block_out_channels[0];
     let embedding = tape.rec.input("embedding", Shape::new([shape.dims()[0], width]), DType::F32);
-    let mut net = Net { tape: &mut tape, layout: &model.layout, role: Role::Theta, trained: false };
+    let mut net =
+        Net { tape: &mut tape, layout: &model.layout, role: Role::Theta, stored: theta.stored, trained: false };
     let mut blocks: Vec<(String, Tensor)> = Vec::new();
     let mut trace = |block: &str, t: &Tensor| blocks.push((block.to_string(), *t));
     model.config.forward(&mut net, &input, &embedding, Projections::Skip, &mut trace).unwrap();
@@ -180,20 +180,31 @@ fn every_block_agrees_with_diffusers() {
     }
 }
 
-/// Factors rounded to f16, by up to 2^-11 of each, through as many layers.
+/// Weights and activations stored in f16, rounded by up to 2^-11 of each, through as many layers.
 const FORWARD_F16: f64 = 4e-3;
 
 #[test]
 fn unet_forward_in_f16_stays_near_diffusers() {
+    if !gpu().has_f16() {
+        return refused_in_f16();
+    }
     for name in ["unet_emoji32", "unet_lsun_small", "unet_cifar10"] {
         forward(&gpu().at(Precision::F16), name, FORWARD_F16);
     }
 }
 
+/// Where the adapter has no f16, a recording of it is refused with a hint.
+fn refused_in_f16() {
+    let mut rec = Recording::new("f16").at(Precision::F16);
+    rec.activation("x", Shape::new([4]));
+    let refused = Plan::new(gpu(), rec, &Externals::new(), &PlanOptions::default()).err().unwrap();
+    assert!(refused.to_string().contains("offers no f16") && refused.hint().contains("--precision f32"), "{refused}");
+}
+
 /// Gradients of mean((out - target)^2) for every weight.
 fn gradients(name: &str) {
     let model = Model::open(name);
-    let theta = model.weights(Role::Theta);
+    let theta = model.weights(gpu(), Role::Theta);
     let gradient = Slabs::new(gpu(), &model.layout, Role::Gradient).unwrap();
     let (shape, x) = model.input("input");
     let mut tape = Tape::new(Recording::new(name));
@@ -201,7 +212,7 @@ fn gradients(name: &str) {
     let width = model.config.block_out_channels[0];
     let n = shape.dims()[0];
     let embedding = tape.rec.input("embedding", Shape::new([n, width]), DType::F32);
-    let mut net = Net { tape: &mut tape, layout: &model.layout, role: Role::Theta, trained: true };
+    let mut net = Net { tape: &mut tape, layout: &model.layout, role: Role::Theta, stored: DType::F32, trained: true };
     let out = model.config.forward(&mut net, &input, &embedding, Projections::Skip, &mut |_, _| ()).unwrap();
     let target = tape.rec.input("target", out.shape, DType::F32);
     let weights = tape.rec.input("w", Shape::new([n]), DType::F32);
@@ -257,7 +268,7 @@ fn gradients_of_every_weight_agree_with_pytorch() {
 /// Every recorded trajectory: `sample.<spacing>.<steps>.eta<eta>`.
 fn trajectories(name: &str, tolerance: f64) {
     let model = Model::open(name);
-    let theta = model.weights(Role::Theta);
+    let theta = model.weights(gpu(), Role::Theta);
     let scheduler = model.golden.facts["scheduler"].as_object().unwrap();
     let schedule = Schedule::from_json(Path::new(name), scheduler).unwrap();
     let start = shape_of(&model.golden.facts["start"]["shape"]);

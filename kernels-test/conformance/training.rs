@@ -70,6 +70,7 @@ pub(super) struct Setup {
     pub config: UNetConfig,
     pub layout: ParamLayout,
     size: [u32; 2],
+    pub precision: Precision,
 }
 
 impl Setup {
@@ -78,17 +79,17 @@ impl Setup {
         let expected = tensors::expected(&config, false);
         let layout = ParamLayout::new(expected.iter().map(|t| (t.name.as_str(), t.shape.as_slice()))).unwrap();
         let size = config.sample_size.unwrap();
-        Self { config, layout, size }
+        Self { config, layout, size, precision: Precision::F32 }
     }
 
-    pub fn network(&self, precision: Precision) -> Network<'_> {
+    pub fn network(&self) -> Network<'_> {
         Network {
             config: &self.config,
             layout: &self.layout,
             size: self.size,
             student_projections: Projections::Skip,
             teacher_projections: Projections::Skip,
-            precision,
+            precision: self.precision,
         }
     }
 
@@ -97,7 +98,7 @@ impl Setup {
             let shape = self.layout.find(name).unwrap().layout.file_shape();
             Ok(fixture_tensor(seed, name, &shape))
         };
-        TrainingState::start(gpu, &self.layout, true, read).unwrap()
+        TrainingState::start(gpu, &self.layout, true, self.precision, read).unwrap()
     }
 }
 
@@ -137,9 +138,8 @@ fn ten_updates_agree_with_pytorch() {
         Noised { x_t: external(&mut tape.rec, "x_t", shape), target: external(&mut tape.rec, "target", shape) };
     let width = setup.config.block_out_channels[0];
     let embedding = tape.rec.input("embedding", Shape::new([n, width]), DType::F32);
-    let network = setup.network(Precision::F32);
-    let (micro, weights) = step::learn(tape, network, &objective, &noised, &embedding).unwrap();
-    let update = step::update(&setup.layout, &settings, Precision::F32).unwrap();
+    let (micro, weights) = step::learn(tape, setup.network(), &objective, &noised, &embedding).unwrap();
+    let update = step::update(&setup.layout, &settings, setup.precision).unwrap();
     let state = setup.state(gpu(), seed);
     let mut externals = Externals::new();
     state.bind(&mut externals);
@@ -232,8 +232,6 @@ pub(super) struct Alone {
     schedule: Schedule,
     dataset: Dataset,
     pub objective: Expert,
-    /// Of the training, whatever the device has.
-    precision: Precision,
 }
 
 impl Alone {
@@ -243,7 +241,7 @@ impl Alone {
 
     pub fn at(precision: Precision) -> Self {
         let golden = Golden::open("deme_updates");
-        let setup = Setup::new(&golden.facts["config"]);
+        let setup = Setup { precision, ..Setup::new(&golden.facts["config"]) };
         let [side, _] = setup.size;
         let pixels = (0..6 * u64::from(side * side * 3)).map(|i| rng::below(1, 1, i, 256) as u8).collect();
         Self {
@@ -253,14 +251,12 @@ impl Alone {
             schedule: Schedule::from_json(Path::new("scheduler.json"), &serde_json::Map::new()).unwrap(),
             dataset: Dataset::from_pixels(side, 3, pixels, None).unwrap(),
             objective: expert(1000, 1.0),
-            precision,
         }
     }
 
     pub fn trainer(&self) -> Trainer {
         let state = self.setup.state(&self.gpu, 2);
-        let network = self.setup.network(self.precision);
-        Trainer::new(&self.gpu, network, &self.settings, &self.objective, state).unwrap()
+        Trainer::new(&self.gpu, self.setup.network(), &self.settings, &self.objective, state).unwrap()
     }
 
     pub fn feeder(&self) -> Feeder<'_> {
@@ -298,13 +294,22 @@ fn a_step_creates_no_buffer_no_bind_group_and_no_pipeline() {
 /// What `--dry-run` adds up is what wgpu counts once everything exists, but for drivers' rounding of small buffers.
 #[test]
 fn the_memory_of_a_run_is_known_before_it_starts() {
-    let alone = Alone::new();
+    let full = counted(&Alone::new());
+    if gpu().has_f16() {
+        let half = counted(&Alone::at(Precision::F16));
+        assert!(half < full, "{half} bytes in f16, {full} in f32");
+    }
+}
+
+/// Bytes that are known before, held to those that are counted after.
+fn counted(alone: &Alone) -> u64 {
     let layout = &alone.setup.layout;
-    let micro = step::micro(alone.setup.network(Precision::F32), &alone.settings, &alone.objective).unwrap();
-    let update = step::update(layout, &alone.settings, Precision::F32).unwrap();
+    let micro = step::micro(alone.setup.network(), &alone.settings, &alone.objective).unwrap();
+    let update = step::update(layout, &alone.settings, alone.setup.precision).unwrap();
     let plans = memory::plan_bytes(&micro.recording).unwrap() + memory::plan_bytes(&update.recording).unwrap();
     let largest = 4 * layout.slabs.iter().max().unwrap();
-    let known = state::sets(true) * layout.bytes() + plans + memory::readback_bytes(largest);
+    let slabs = state::bytes(layout, true, alone.setup.precision);
+    let known = slabs + plans + memory::readback_bytes(largest);
     let before = alone.gpu.counters();
     let trainer = alone.trainer();
     trainer.state.ema.for_each(&alone.gpu, layout, |_, _| Ok(())).unwrap();
@@ -313,6 +318,7 @@ fn the_memory_of_a_run_is_known_before_it_starts() {
     let slack = buffers * 1024;
     let difference = counted - known as isize;
     assert!((0..slack).contains(&difference), "known {known}, counted {counted} in {buffers} buffers");
+    known
 }
 
 /// Whatever is not finite is found in the same update, which changes nothing: image, weight, teacher; NaN, both infinities.

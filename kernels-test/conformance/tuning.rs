@@ -132,8 +132,8 @@ fn without_tuning_and_with_an_empty_record_the_bits_are_the_defaults() {
     let gpu = open();
     let (mut untuned, y) = plan(&gpu, &MATMUL_FORWARD);
     let expected = result(&mut untuned, &y);
-    let by_table = MATMUL_FORWARD.choose(&product(&MATMUL_FORWARD).0.ops[0].params, gpu.class(), &gpu.limits());
-    assert_eq!(untuned.variants(), [(by_table.unwrap().stem, 1)]);
+    let by_table = MATMUL_FORWARD.choose(&product(&MATMUL_FORWARD).0.ops[0].params, gpu.class(), &gpu.limits(), 0);
+    assert_eq!(untuned.variants(), [(by_table.unwrap().0.stem, 1)]);
     let quiet = |known, seconds| Autotune { known, seconds, cache: None, on_event: Box::new(|_| Ok(())) };
     gpu.autotune(quiet(Tuning::default(), None));
     let (mut off, y) = plan(&gpu, &MATMUL_FORWARD);

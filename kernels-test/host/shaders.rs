@@ -3,7 +3,7 @@
 
 use deme::kernels::EXAMPLES;
 use deme::shader::card::{Access, Card, Constants, DEFAULT_LIMITS, FieldKind, Limits, Variant, WINDOW_ELEMENTS};
-use deme::shader::{cards, template, translate};
+use deme::shader::{cards, elements, template, translate};
 use naga::valid::{GlobalUse, ModuleInfo};
 use naga::{AddressSpace, Module, ScalarKind, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,21 +165,55 @@ fn every_variant_is_well_formed_and_agrees_with_its_card() {
                 failures.push(format!("{}: no example fits it (kernels::EXAMPLES)", variant.stem));
             }
             for (constants, (text, windowed)) in &renderings {
-                texts += 1;
-                let result = parse(text).and_then(|(module, info)| {
-                    check_params(card, *windowed, &module)?;
-                    check_bindings(card, *windowed, &module, &info)?;
-                    check_entry(variant, &module)?;
-                    translate::translate(&module, &info, variant.stem).map(|_| ()).map_err(|e| e.to_string())
-                });
-                if let Err(e) = result {
-                    failures.push(format!("{} {constants:?}: {e}", variant.stem));
+                // Windows are of f32.
+                let halves = if windowed.is_some() { 0 } else { card.halves() };
+                for half in BTreeSet::from([0, halves]) {
+                    texts += 1;
+                    let result =
+                        in_f16(card, variant, text, half).and_then(|text| parse(&text)).and_then(|(module, info)| {
+                            check_params(card, *windowed, &module)?;
+                            check_bindings(card, *windowed, &module, &info)?;
+                            check_entry(variant, &module)?;
+                            translate::translate(&module, &info, variant.stem).map(|_| ()).map_err(|e| e.to_string())
+                        });
+                    if let Err(e) = result {
+                        failures.push(format!("{} {constants:?}, f16 {half:b}: {e}", variant.stem));
+                    }
                 }
             }
         }
     }
     assert!(failures.is_empty(), "{} of {texts} shaders:\n{}", failures.len(), failures.join("\n"));
     assert!(texts >= cards::all().count());
+}
+
+fn in_f16(card: &Card, variant: &Variant, text: &str, half: u32) -> Result<String, String> {
+    elements::in_f16(variant.stem, text, card.bindings, half).map_err(|e| e.to_string())
+}
+
+/// Each binding that may be f16, alone and beside those that are: the rewriting of one does not depend on another's.
+#[test]
+fn every_binding_may_be_in_f16_by_itself() {
+    let (parameters, none) = (parameters(), BTreeSet::new());
+    let mut checked = 0;
+    for card in cards::all().filter(|card| card.halves() != 0) {
+        let known = parameters.get(card.word).unwrap_or(&none);
+        for variant in card.variants {
+            // Texts of a variant differ in constants.
+            let renderings = renderings(variant, known);
+            let (text, _) = renderings.values().find(|(_, windowed)| windowed.is_none()).unwrap();
+            for bit in (0..card.bindings.len()).filter(|bit| card.halves() >> bit & 1 == 1) {
+                for half in [1 << bit, card.halves() & !(1 << bit)] {
+                    let rewritten = in_f16(card, variant, text, half).unwrap();
+                    let parsed =
+                        parse(&rewritten).and_then(|(module, info)| check_bindings(card, None, &module, &info));
+                    assert_eq!(parsed, Ok(()), "{} {half:b}\n{rewritten}", variant.stem);
+                    checked += 1;
+                }
+            }
+        }
+    }
+    assert!(checked > 150, "{checked}");
 }
 
 /// Large matrices and images, where every tile can be worth it.

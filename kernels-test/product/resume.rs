@@ -58,6 +58,32 @@ fn stopping_by_signal_and_resuming_changes_nothing() {
     assert_same(&place.essence("stopped"), &place.essence("whole"));
 }
 
+/// The same with weights and activations in f16, where the adapter has it: the copy of the weights that runs is made anew.
+#[test]
+fn resuming_in_f16_changes_nothing() {
+    let place = Place::new();
+    let half = ["--range", "0", "--precision", "f16"];
+    let ran = place.finetune("whole", &half);
+    if ran.code == 2 {
+        assert!(ran.err.contains("offers no f16 in shaders"), "{}", ran.err);
+        return;
+    }
+    ran.exits(0);
+    let resumed = [&half[..], &["--resume"]].concat();
+    let mut child = place.start("killed", &half);
+    let run = place.run("killed");
+    assert!(wait_for(&mut child, || newest(&run, 0) >= Some(6)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!run.join("expert_0").exists());
+    place.finetune("killed", &resumed).exits(0);
+    assert_same(&place.essence("killed"), &place.essence("whole"));
+    place.finetune("f32", &["--range", "0"]).exits(0);
+    let theta =
+        |name: &str| fs::read(place.run(name).join("training/expert_0/step_00000012/theta.safetensors")).unwrap();
+    assert!(theta("f32") != theta("whole"), "f16 changes nothing either");
+}
+
 #[cfg(unix)]
 #[test]
 fn a_second_run_in_the_folder_is_refused_and_a_second_signal_ends_the_first_at_once() {

@@ -55,7 +55,7 @@ pub fn inference(model: &Model, batch: u32, sample: bool, precision: Precision) 
     let shape = Shape::new([batch, *h, *w, padded_channels(config.in_channels)]);
     let x = Tensor { buffer: tape.rec.external(X_KEY, shape.elements()), offset: 0, shape };
     let embedding = tape.rec.input("embedding", Shape::new([batch, config.block_out_channels[0]]), DType::F32);
-    let mut net = Net { tape: &mut tape, layout, role: Role::Theta, trained: false };
+    let mut net = Net { tape: &mut tape, layout, role: Role::Theta, stored: precision.stored(), trained: false };
     let output = config.forward(&mut net, &x, &embedding, model.projections, &mut |_, _| ())?;
     let mut rec = tape.rec;
     let total = model.schedule.alpha_bar.len();

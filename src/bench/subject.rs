@@ -172,7 +172,7 @@ impl Subject {
             if !used.contains(&i) {
                 continue;
             }
-            let storage = gpu.storage(key, buffer.elements)?;
+            let storage = gpu.storage_as(key, buffer.elements, buffer.dtype)?;
             fill(gpu, &storage, buffer.dtype, self.fills.get(key))?;
             externals.insert(key.clone(), storage);
         }

@@ -116,7 +116,7 @@ impl Stepper {
 
 fn inference(gpu: &Gpu, model: &Model, batch: u32, sample: bool) -> Result<Planned> {
     let Recorded { recording, inputs } = steps::inference(model, batch, sample, gpu.precision())?;
-    let theta = Slabs::new(gpu, &model.layout, Role::Theta)?;
+    let theta = Slabs::of(gpu, &model.layout, Role::Theta, gpu.precision().stored())?;
     theta.fill(gpu, &model.layout, |name| model.read(name))?;
     let mut externals = Externals::new();
     theta.bind(&mut externals);
@@ -129,7 +129,7 @@ fn inference(gpu: &Gpu, model: &Model, batch: u32, sample: bool) -> Result<Plann
 fn training(gpu: &Gpu, model: &Model, batch: u32, lambda: f64) -> Result<Vec<Planned>> {
     let recorded = steps::training(model, batch, lambda, gpu.precision())?;
     let mut externals = Externals::new();
-    let state = TrainingState::start(gpu, &model.layout, lambda != 0.0, |name| model.read(name))?;
+    let state = TrainingState::start(gpu, &model.layout, lambda != 0.0, gpu.precision(), |name| model.read(name))?;
     state.bind(&mut externals);
     externals.insert(LOSS_SUMS.to_owned(), gpu.storage(LOSS_SUMS, 2 * u64::from(batch))?);
     let status = gpu.storage(STATUS, u64::from(optim::STATUS))?;

@@ -121,7 +121,7 @@ pub(super) fn pair_losses(
 ) -> Result<Vec<f64>> {
     let model = &judged.model;
     let sets = judged.load(gpu)?;
-    let theta = Slabs::new(gpu, &model.layout, Role::Theta)?;
+    let theta = Slabs::of(gpu, &model.layout, Role::Theta, gpu.precision().stored())?;
     let spec = LossSpec {
         batch: batch.min(trial.pairs.len() as u32),
         sides: [side, side],

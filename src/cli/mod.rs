@@ -48,9 +48,9 @@ pub struct Global {
     /// Graphics interface to use: vulkan, metal, dx12 or gl [env: WGPU_BACKEND]
     #[arg(long, global = true, value_name = "NAME", help_heading = HEADING_GLOBAL)]
     pub backend: Option<String>,
-    /// What the factors of matrix products and convolutions are rounded to, forward and backward; sums are always f32. f16 needs
-    /// cooperative matrices, and training scales its loss then; auto takes f16 on GPUs that have them and f32 elsewhere
-    /// [default: f32]
+    /// What weights and activations are stored in; sums, gradients, the optimizer's state and files are always f32. f16 takes
+    /// about half the memory, multiplies in cooperative matrices where there are any, and scales the loss in training; auto
+    /// takes it on GPUs that have them [default: f32]
     #[arg(long, global = true, value_enum, value_name = "NAME", help_heading = HEADING_GLOBAL)]
     pub precision: Option<PrecisionArg>,
     /// Print results and errors only

@@ -136,7 +136,7 @@ impl DenoisingLoss {
         let mut tape = Tape::new(Recording::new("denoising loss").at(gpu.precision()));
         let inputs = NoisingInputs::new(&mut tape.rec, config, spec.batch, spec.sides);
         let noised = inputs.noised(&mut tape.rec, config)?;
-        let mut net = Net { tape: &mut tape, layout, role: Role::Theta, trained: false };
+        let mut net = Net { tape: &mut tape, layout, role: Role::Theta, stored: theta.stored, trained: false };
         let output = config.forward(&mut net, &noised.x_t, &inputs.embedding, spec.projections, &mut |_, _| ())?;
         let mut rec = tape.rec;
         let losses = loss::squared_error(&mut rec, &output, &noised.target, config.out_channels)?;

@@ -52,9 +52,9 @@ impl Pretrained {
         Ok(Self { tensors, layout, has_projections: true, ..self })
     }
 
-    /// The weights on the GPU; a value that is not finite is refused by the tensor's name.
+    /// The weights on the GPU, as its precision stores them; a value that is not finite is refused by the tensor's name.
     pub fn load(&self, gpu: &Gpu, role: Role) -> Result<Slabs> {
-        let slabs = Slabs::new(gpu, &self.layout, role)?;
+        let slabs = Slabs::of(gpu, &self.layout, role, gpu.precision().stored())?;
         slabs.fill(gpu, &self.layout, |name| self.read(name))?;
         Ok(slabs)
     }

@@ -82,7 +82,7 @@ fn external(rec: &mut Recording, key: &str, shape: Shape) -> Tensor {
 }
 
 impl Sampler {
-    /// `sets`: the weights; one for a model, N for an ensemble. With one set nothing is copied.
+    /// `sets`: the weights; one for a model, N for an ensemble, all of the same elements. With one set nothing is copied.
     pub fn new(
         gpu: &Gpu,
         config: &UNetConfig,
@@ -102,7 +102,8 @@ impl Sampler {
         let x = external(&mut tape.rec, X_KEY, shape);
         let embedding = tape.rec.input("embedding", Shape::new([batch, config.block_out_channels[0]]), DType::F32);
         let coefficients = tape.rec.input("ddim coefficients", Shape::new([ddim::COEFFICIENTS]), DType::F32);
-        let mut net = Net { tape: &mut tape, layout, role: Role::Theta, trained: false };
+        let stored = sets.first().map_or(gpu.precision().stored(), |set| set.stored);
+        let mut net = Net { tape: &mut tape, layout, role: Role::Theta, stored, trained: false };
         let output = config.forward(&mut net, &x, &embedding, spec.projections, &mut |_, _| ())?;
         let mut rec = tape.rec;
         let mut step_key = None;
@@ -128,7 +129,7 @@ impl Sampler {
 
         let theta = match sets {
             [only] => only.clone(),
-            _ => Slabs::new(gpu, layout, Role::Theta)?,
+            _ => Slabs::of(gpu, layout, Role::Theta, stored)?,
         };
         let mut externals = Externals::new();
         theta.bind_as(Role::Theta, &mut externals);

@@ -11,7 +11,7 @@ use super::pipeline_cache;
 use super::tuning::{Tuning, TuningFile, choice, key};
 use crate::error::{Error, Result};
 use crate::io::{hash, lock as folder_lock};
-use crate::recording::{Op, Recording, Tensor};
+use crate::recording::{Op, Recording};
 use crate::shader::{Candidate, template};
 
 /// What the user sees of tuning.
@@ -112,12 +112,12 @@ impl Gpu {
 
     /// What is taken for an op without tuning.
     pub(super) fn default(&self, op: &Op) -> Option<Candidate> {
-        op.card.choose(&op.params, self.class(), &self.usual_limits()).map(|v| (v, v.tiling(&op.params)))
+        op.card.choose(&op.params, self.class(), &self.usual_limits(), op.half)
     }
 
     /// What tuning may take for an op.
     pub(super) fn candidates(&self, op: &Op) -> Vec<Candidate> {
-        op.card.candidates(&op.params, self.class(), &self.usual_limits())
+        op.card.candidates(&op.params, self.class(), &self.usual_limits(), op.half)
     }
 
     /// The choices for a recording, measured where they are not known.
@@ -166,8 +166,7 @@ impl Tuner {
             rest > REST * total
         };
         let fits = |op: &Op| {
-            let bytes = |t: &Tensor| 4 * t.elements();
-            let all: Vec<u64> = op.tensors().map(|(_, t)| bytes(t)).collect();
+            let all: Vec<u64> = op.tensors().enumerate().map(|(i, (_, t))| op.width(i) * t.elements()).collect();
             all.iter().sum::<u64>() <= LARGEST && all.iter().all(|&b| b <= gpu.largest_binding())
         };
         let unknown = |s: &&Shape| self.settings.known.get(&s.key).is_none();

@@ -3,8 +3,9 @@
 
 use std::time::Instant;
 
-use super::device::{Gpu, Storage};
+use super::device::Gpu;
 use super::plan::{Externals, Plan, PlanOptions};
+use super::storage::Storage;
 use crate::error::{Error, Result};
 use crate::recording::{Op, Recording, Tensor};
 use crate::shader::Candidate;
@@ -68,14 +69,14 @@ impl Scratch {
     }
 
     /// Storage of at least so many elements at place `i`; a read's is filled.
-    fn grow(&mut self, read: bool, i: usize, elements: u64) -> Result<Storage> {
+    fn grow(&mut self, read: bool, i: usize, elements: u64, dtype: DType) -> Result<Storage> {
         let side = if read { &mut self.reads } else { &mut self.outputs };
-        if let Some(known) = side.get(i).filter(|s| s.elements >= elements) {
+        if let Some(known) = side.get(i).filter(|s| s.elements >= elements && s.dtype == dtype) {
             return Ok(known.clone());
         }
-        // The smaller one goes first.
+        // The one that does not do goes first.
         side.truncate(i);
-        let storage = self.gpu.storage("tuning", elements)?;
+        let storage = self.gpu.storage_as("tuning", elements, dtype)?;
         if read {
             for at in (0..elements).step_by(PIECE as usize) {
                 let piece: Vec<f32> =
@@ -87,24 +88,26 @@ impl Scratch {
         Ok(storage)
     }
 
-    /// The op `times` times, in this candidate.
+    /// The op `times` times, in this candidate. What it reads is in f16 where the op's is; outputs are in f32, so that no
+    /// rounding hides a difference.
     fn plan(&mut self, op: &Op, (variant, tiling): &Candidate, times: u64) -> Result<Plan> {
         let mut recording = Recording::new("tuning");
         let mut externals = Externals::new();
+        let half = op.half & ((1 << op.reads.len()) - 1);
         let mut side = |tensors: &[Tensor], read: bool, first: usize| -> Result<Vec<Tensor>> {
             let place = |(i, t): (usize, &Tensor)| {
                 let key = format!("{read}{}", first + i);
                 let elements = t.elements();
-                let buffer = recording.external(&key, elements);
-                recording.buffers[buffer.0 as usize].dtype = DType::F32;
-                externals.insert(key, self.grow(read, first + i, elements)?);
+                let dtype = if read && half >> i & 1 == 1 { DType::F16 } else { DType::F32 };
+                let buffer = recording.external_as(&key, elements, dtype);
+                externals.insert(key, self.grow(read, first + i, elements, dtype)?);
                 Ok(Tensor { buffer, offset: 0, shape: t.shape })
             };
             tensors.iter().enumerate().map(place).collect()
         };
         let (reads, writes) = (side(&op.reads, true, 0)?, side(&op.writes, false, 0)?);
         let updates = side(&op.updates, false, op.writes.len())?;
-        let alone = Op { reads, writes, updates, ..op.clone() };
+        let alone = Op { reads, writes, updates, half, ..op.clone() };
         recording.ops = vec![alone; times as usize];
         let options = PlanOptions {
             checked: false,

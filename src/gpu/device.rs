@@ -26,6 +26,8 @@ struct Inner {
     /// As in `shader::Limits`.
     subgroup: u32,
     cooperative: u32,
+    /// Whether elements of storage may be f16.
+    half: bool,
     /// The first failure that no scope caught; sticky.
     failure: Arc<Mutex<Option<Failure>>>,
     pipelines: Mutex<Pipelines>,
@@ -38,13 +40,6 @@ struct Inner {
 enum Failure {
     Lost(String),
     Error(wgpu::Error),
-}
-
-/// f32 storage on the GPU that outlives plans; clones share it.
-#[derive(Clone)]
-pub struct Storage {
-    pub(super) buffer: wgpu::Buffer,
-    pub elements: u64,
 }
 
 /// What is alive on the device, by wgpu's own counters.
@@ -66,21 +61,28 @@ const USED: wgpu::Features =
     wgpu::Features::SUBGROUP.union(wgpu::Features::TIMESTAMP_QUERY).union(wgpu::Features::PIPELINE_CACHE);
 
 impl Gpu {
-    /// Opens the adapter that the user asked for, or the best one, with all its limits; with its cooperative matrices unless
-    /// f32 was asked for.
+    /// Opens the adapter that the user asked for, or the best one, with all its limits; with f16 and its cooperative matrices
+    /// unless f32 was asked for.
     ///
     /// # Errors
-    /// `Usage` where f16 was asked for and the adapter has no cooperative matrices for it.
+    /// `Usage` where f16 was asked for and the adapter has none.
     pub fn open(choice: &AdapterChoice) -> Result<Self> {
         let adapter = adapter::choose(choice)?;
         let info = adapter.get_info();
         let summary = adapter::summary(&info);
         let limits = adapter.limits();
         let offered = precision::cooperative_edge(&adapter);
-        let precision = precision::resolve(choice.precision, offered, &summary)?;
-        let cooperative = if choice.precision == Some(Precision::F32) { 0 } else { offered };
-        let extra = if cooperative > 0 { precision::COOPERATIVE } else { wgpu::Features::empty() };
-        let features = (adapter.features() & USED) | extra;
+        let half = adapter.features().contains(wgpu::Features::SHADER_F16);
+        let precision = precision::resolve(choice.precision, (half, offered), &summary)?;
+        let wanted = choice.precision != Some(Precision::F32);
+        let (half, cooperative) = if wanted { (half, offered) } else { (false, 0) };
+        let mut features = adapter.features() & USED;
+        if half {
+            features |= wgpu::Features::SHADER_F16;
+        }
+        if cooperative > 0 {
+            features |= precision::COOPERATIVE;
+        }
         let fixed = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("deme"),
@@ -110,6 +112,7 @@ impl Gpu {
             limits,
             subgroup: if fixed { info.subgroup_min_size } else { 0 },
             cooperative,
+            half,
             failure,
             pipelines: Mutex::default(),
             tuner: Mutex::default(),
@@ -119,14 +122,19 @@ impl Gpu {
         Ok(Self(Arc::new(inner), precision))
     }
 
-    /// The same device for plans of another precision. In f16, what does not fit cooperative matrices still runs in f32.
+    /// The same device for plans of another precision. In f16, what does not fit cooperative matrices is still multiplied in f32.
     pub fn at(&self, precision: Precision) -> Self {
         Self(Arc::clone(&self.0), precision)
     }
 
-    /// What plans round the factors of products to.
+    /// What plans store activations in and round the factors of products to.
     pub fn precision(&self) -> Precision {
         self.1
+    }
+
+    /// Whether elements of storage may be f16 on this device.
+    pub fn has_f16(&self) -> bool {
+        self.0.half
     }
 
     pub(super) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
@@ -274,59 +282,6 @@ impl Gpu {
         let mapped_at_creation = usage.contains(wgpu::BufferUsages::MAP_WRITE);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation };
         self.scoped(label, bytes, || self.0.device.create_buffer(&descriptor))
-    }
-
-    /// Storage of `elements` zeros.
-    pub fn storage(&self, label: &str, elements: u64) -> Result<Storage> {
-        // UNIFORM, because some kernels read a binding in windows.
-        let usage = wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::UNIFORM
-            | wgpu::BufferUsages::COPY_SRC
-            | wgpu::BufferUsages::COPY_DST;
-        Ok(Storage { buffer: self.create_buffer(label, 4 * elements, usage)?, elements })
-    }
-
-    /// Host to GPU, outside of replays (weights at the start).
-    pub fn write(&self, storage: &Storage, offset: u64, values: &[f32]) -> Result<()> {
-        if offset + values.len() as u64 > storage.elements {
-            return Err(Error::shape("write", format!("{} values at {offset} of {}", values.len(), storage.elements)));
-        }
-        // In pieces, because the driver's staging copy of a slab would double the host's memory.
-        const PIECE: usize = 4 << 20;
-        for (i, piece) in values.chunks(PIECE).enumerate() {
-            let at = 4 * (offset + (i * PIECE) as u64);
-            self.0.queue.write_buffer(&storage.buffer, at, bytemuck::cast_slice(piece));
-            if values.len() > PIECE {
-                let index = self.0.queue.submit([]);
-                self.wait_for(&index, 60.0, "upload")?;
-            }
-        }
-        self.check("upload")
-    }
-
-    /// Makes the first elements zero.
-    pub(super) fn clear(&self, storage: &Storage, elements: u64) -> Result<()> {
-        let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.clear_buffer(&storage.buffer, 0, Some(4 * elements));
-        self.0.queue.submit([encoder.finish()]);
-        self.check("clear")
-    }
-
-    /// GPU to host; waits for everything submitted before.
-    pub fn read(&self, storage: &Storage, offset: u64, count: u64) -> Result<Vec<f32>> {
-        let bytes = self.read_bytes(&storage.buffer, 4 * offset, 4 * count, 60.0)?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
-    }
-
-    /// Copies one storage to another of the same size.
-    pub fn copy(&self, from: &Storage, to: &Storage) -> Result<()> {
-        if from.elements != to.elements {
-            return Err(Error::shape("copy", format!("{} to {} elements", from.elements, to.elements)));
-        }
-        let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(&from.buffer, 0, &to.buffer, 0, Some(4 * from.elements));
-        self.0.queue.submit([encoder.finish()]);
-        self.check("copy")
     }
 
     pub(super) fn read_bytes(&self, from: &wgpu::Buffer, at: u64, bytes: u64, seconds: f64) -> Result<Vec<u8>> {

@@ -19,7 +19,7 @@ pub const STAGING_SLOTS: usize = 3;
 pub struct Memory {
     /// Index into `slots` of each transient buffer that is used.
     pub slot_of: Vec<Option<usize>>,
-    /// Elements of each shared buffer.
+    /// Bytes of each shared buffer.
     pub slots: Vec<u64>,
     /// First and last op of each transient buffer that is used.
     pub lifetime: Vec<Option<(usize, usize)>>,
@@ -28,7 +28,7 @@ pub struct Memory {
 impl Memory {
     /// Bytes of all shared buffers: the activations' peak.
     pub fn transient_bytes(&self) -> u64 {
-        4 * self.slots.iter().sum::<u64>()
+        self.slots.iter().sum()
     }
 }
 
@@ -45,7 +45,8 @@ pub fn inputs(recording: &Recording) -> (HashMap<BufferId, u64>, u64) {
 
 /// Dispatches of an op: by the variant that has most.
 fn passes(op: &Op) -> u64 {
-    let windows = op.card.variants.iter().filter_map(|variant| (variant.windows)(&op.params));
+    let tilings = op.card.variants.iter().map(|variant| variant.tiling(&op.params));
+    let windows = tilings.filter(|tiling| op.card.takes(tiling, op.half)).filter_map(|tiling| tiling.windows);
     windows.map(|windows| windows.starts.len() as u64).max().unwrap_or(1)
 }
 
@@ -88,12 +89,13 @@ fn lifetimes(recording: &Recording) -> Result<Vec<Option<(usize, usize)>>> {
     Ok(lifetimes)
 }
 
-/// Assigns shared buffers, largest tensor first, each into the first buffer that is free for its whole lifetime.
+/// Assigns shared buffers of bytes, largest tensor first, each into the first buffer that is free for its whole lifetime.
 pub fn assign(recording: &Recording) -> Result<Memory> {
     let lifetime = lifetimes(recording)?;
     let mut order: Vec<usize> = (0..recording.buffers.len()).filter(|&i| lifetime[i].is_some()).collect();
     // Ties by number, so that the assignment is a function of the recording alone.
-    order.sort_by_key(|&i| (std::cmp::Reverse(recording.buffers[i].elements), i));
+    let size = |i: usize| recording.buffers[i].dtype.size(recording.buffers[i].elements);
+    order.sort_by_key(|&i| (std::cmp::Reverse(size(i)), i));
     let mut slots: Vec<u64> = Vec::new();
     let mut taken: Vec<Vec<(usize, usize)>> = Vec::new();
     let mut slot_of = vec![None; recording.buffers.len()];
@@ -101,7 +103,7 @@ pub fn assign(recording: &Recording) -> Result<Memory> {
         let Some((first, last)) = lifetime[i] else { continue };
         let free = taken.iter().position(|spans| spans.iter().all(|&(f, l)| last < f || l < first));
         let slot = free.unwrap_or_else(|| {
-            slots.push(recording.buffers[i].elements);
+            slots.push(size(i));
             taken.push(Vec::new());
             slots.len() - 1
         });

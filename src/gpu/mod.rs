@@ -13,10 +13,12 @@ mod precision;
 mod profile;
 mod shader_module;
 mod staging;
+pub mod storage;
 pub mod tuning;
 
 pub use adapter::{AdapterChoice, AdapterSummary};
 pub use autotune::Autotune;
-pub use device::{Gpu, Storage};
+pub use device::Gpu;
 pub use plan::{Externals, Plan, PlanOptions};
+pub use storage::Storage;
 pub use tuning::{Tuning, TuningFile};

@@ -5,7 +5,7 @@ use super::device::Gpu;
 use super::shader_module;
 use crate::error::Result;
 use crate::shader::card::{Access, Card, Constants, Variant};
-use crate::shader::template;
+use crate::shader::{elements, template};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,8 +15,9 @@ pub(super) struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// (address of the WGSL text, stem, constants, checked); the address tells a test's faulty shader from the sound one.
-type Key = (usize, &'static str, Constants, bool);
+/// (address of the WGSL text, stem, constants, bindings in f16, checked); the address tells a test's faulty shader from the sound
+/// one.
+type Key = (usize, &'static str, Constants, u32, bool);
 
 #[derive(Default)]
 pub(super) struct Pipelines {
@@ -43,21 +44,21 @@ fn layout(device: &wgpu::Device, card: &Card, windowed: Option<usize>) -> wgpu::
     device.create_bind_group_layout(&descriptor)
 }
 
-/// The pipeline of a variant with these constants.
+/// The pipeline of a variant with these constants, and these bindings in f16 (as `Op::half`).
 pub(super) fn pipeline(
     gpu: &Gpu,
     card: &Card,
     variant: &Variant,
-    constants: Constants,
+    (constants, half): (Constants, u32),
     windowed: Option<usize>,
     checked: bool,
 ) -> Result<Arc<Pipeline>> {
     let stem = variant.stem;
-    let key: Key = (variant.source.as_ptr().addr(), stem, constants, checked);
+    let key: Key = (variant.source.as_ptr().addr(), stem, constants, half, checked);
     if let Some(made) = gpu.pipelines().made.get(&key) {
         return Ok(Arc::clone(made));
     }
-    let wgsl = template::render(variant, &key.2)?;
+    let wgsl = elements::in_f16(stem, &template::render(variant, &key.2)?, card.bindings, half)?;
     let made = gpu.scoped(stem, 0, || {
         let device = gpu.device();
         let module = shader_module::compile(device, stem, wgsl, checked);

@@ -2,11 +2,12 @@
 //! once; `run` replays them without creating anything.
 //! Called by `train`, `deme`, `eval`, `cli` and the tests.
 
-use super::device::{Gpu, Storage};
+use super::device::Gpu;
 use super::memory::{self, Memory, PARAMS_STRIDE};
 use super::pipeline::{self, Pipeline};
 use super::profile::{Clock, Marks};
 use super::staging::Staging;
+use super::storage::{self, Storage};
 use super::tuning::Tuning;
 use crate::error::{Error, Result};
 use crate::recording::{BufferId, Op, Recording, Role, Tensor, ZERO_ELEMENTS, ZERO_KEY, cost::Cost};
@@ -93,9 +94,12 @@ fn choose(gpu: &Gpu, op: &Op, options: &PlanOptions, tuned: &Tuning) -> Result<C
         card.variants.iter().filter(named).find(|v| (v.fits)(params, &limits))
     });
     if let Some(variant) = forced {
-        let named = |tiling: &Tiling| options.tiling.as_ref() == Some(&tiling.name);
-        let tiling = variant.tilings(params).into_iter().find(named);
-        return Ok((variant, tiling.unwrap_or_else(|| variant.tiling(params))));
+        let mut tilings = variant.tilings(params);
+        tilings.retain(|tiling| card.takes(tiling, op.half));
+        let named = tilings.iter().position(|tiling| options.tiling.as_ref() == Some(&tiling.name));
+        if let Some(tiling) = tilings.into_iter().nth(named.unwrap_or(0)) {
+            return Ok((variant, tiling));
+        }
     }
     tuned
         .find(gpu, op)
@@ -144,12 +148,13 @@ fn shift(entry: &mut wgpu::BindGroupEntry, by: u64, size: Option<u64>) {
 impl Plan {
     /// Lowers a recording. Every external key must be in `externals`, large enough.
     pub fn new(gpu: &Gpu, recording: Recording, externals: &Externals, options: &PlanOptions) -> Result<Self> {
+        gpu.check_elements(&recording)?;
         // First, so that its scratch storage is gone before the plan's own is made.
         let tuned = if options.variant.is_some() { Tuning::default() } else { gpu.tuned(&recording)? };
         let memory = memory::assign(&recording)?;
         let slots = (0..)
             .zip(&memory.slots)
-            .map(|(i, &elements)| gpu.storage(&format!("{}: activations {i}", recording.name), elements))
+            .map(|(i, &bytes)| gpu.storage(&format!("{}: activations {i}", recording.name), bytes / 4))
             .collect::<Result<Vec<_>>>()?;
         let (input_at, words) = memory::inputs(&recording);
         let mut externals = externals.clone();
@@ -181,11 +186,14 @@ impl Plan {
         let (storage, base) = match &b.role {
             Role::Input => (Some(&self.step), self.input_at.get(&tensor.buffer).copied().unwrap_or(0)),
             Role::Transient => (self.memory.slot_of[id].map(|slot| &self.slots[slot]), 0),
-            Role::External(key) => (self.externals.get(key).filter(|s| s.elements >= b.elements), 0),
+            Role::External(key) => (self.externals.get(key).filter(|s| s.holds(b)), 0),
         };
         match storage {
-            Some(s) => Ok((s, 4 * (base + tensor.offset))),
-            None => Err(Error::shape("plan", format!("{} has no storage of {} elements", b.label, b.elements))),
+            Some(s) => Ok((s, b.dtype.bytes() * (base + tensor.offset))),
+            None => {
+                let what = format!("{} has no storage of {} elements of {:?}", b.label, b.elements, b.dtype);
+                Err(Error::shape("plan", what))
+            }
         }
     }
 
@@ -202,7 +210,7 @@ impl Plan {
         for (op, (variant, Tiling { constants, groups, windows, .. })) in self.recording.ops.iter().zip(chosen) {
             let constants = variant.text(constants, &gpu.limits());
             let windowed = windows.as_ref().map(|w| w.binding);
-            let made = pipeline::pipeline(&gpu, op.card, variant, constants, windowed, options.checked)?;
+            let made = pipeline::pipeline(&gpu, op.card, variant, (constants, op.half), windowed, options.checked)?;
             let grid = fold(groups, gpu.wgpu_limits().max_compute_workgroups_per_dimension)
                 .filter(|_| groups > 0)
                 .ok_or_else(|| Error::shape(op.card.word, format!("{groups} workgroups in {}", op.label())))?;
@@ -216,7 +224,7 @@ impl Plan {
             }];
             for (binding, (_, tensor)) in (1..).zip(op.tensors()) {
                 let (storage, offset) = self.place(tensor)?;
-                let bytes = 4 * tensor.elements();
+                let bytes = self.recording.dtype(tensor).size(tensor.elements());
                 let most = gpu.wgpu_limits().max_storage_buffer_binding_size;
                 if bytes > most {
                     let what = format!("{}, above this adapter's largest binding of {most}", op.label());
@@ -341,9 +349,10 @@ impl Plan {
         if b.role == Role::Transient && !b.keep {
             return Err(Error::shape("read", format!("{} is not kept: others may have used its storage", b.label)));
         }
+        let dtype = b.dtype;
         let (storage, at) = self.place(tensor)?;
-        let bytes = self.gpu.read_bytes(&storage.buffer, at, 4 * tensor.elements(), self.seconds)?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        let bytes = self.gpu.read_bytes(&storage.buffer, at, dtype.size(tensor.elements()), self.seconds)?;
+        Ok(storage::values(&bytes, dtype, tensor.elements()))
     }
 
     /// Bisecting: puts the CPU's values of everything alive at op `k` on the GPU and runs the ops from k on.
@@ -359,7 +368,9 @@ impl Plan {
                 && *first < k
                 && k <= *last
             {
-                self.gpu.write(&self.slots[slot], 0, &value(BufferId(i as u32)))?;
+                let b = &self.recording.buffers[i];
+                let shared = Storage { elements: b.elements, dtype: b.dtype, ..self.slots[slot].clone() };
+                self.gpu.write(&shared, 0, &value(BufferId(i as u32)))?;
             }
         }
         for (i, b) in (0..).zip(&self.recording.buffers) {

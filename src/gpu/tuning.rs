@@ -23,7 +23,7 @@ pub(super) fn choice(variant: &Variant, tiling: &Tiling) -> String {
     format!("{} {}", variant.stem, tiling.name).trim_end().to_owned()
 }
 
-/// The kernel's word and its parameters.
+/// The kernel's word, its parameters, and the bindings in f16, bit by bit, where there are any.
 pub(super) fn key(op: &Op) -> String {
     let mut text = op.card.word.to_owned();
     for (i, (field, &word)) in op.card.params.iter().zip(&op.params).enumerate() {
@@ -33,6 +33,9 @@ pub(super) fn key(op: &Op) -> String {
             FieldKind::U32 => write!(text, "{separator}{word}"),
             FieldKind::F32 => write!(text, "{separator}{}", f32::from_bits(word)),
         };
+    }
+    if op.half != 0 {
+        let _ = write!(text, " f16:{:b}", op.half);
     }
     text
 }
@@ -183,7 +186,7 @@ mod tests {
     fn op(m: u32) -> Op {
         let params = MatmulParams { alpha: 0.125, ..MatmulParams::plain(m, 256, 256) }.words();
         let (reads, writes, updates) = (Vec::new(), Vec::new(), Vec::new());
-        Op { card: &MATMUL_FORWARD, params, reads, writes, updates }
+        Op { card: &MATMUL_FORWARD, params, reads, writes, updates, half: 0 }
     }
 
     fn one(m: u32, choice: &str) -> Tuning {
@@ -193,7 +196,7 @@ mod tests {
     #[test]
     fn a_choice_is_found_by_kernel_and_parameters_and_only_where_it_can_run() {
         assert_eq!(key(&op(512)), "matmul_forward 512,256,256,1,1,256,256,256,0,0,0,0,0,0,0.125,0");
-        let candidates = |m| MATMUL_FORWARD.candidates(&op(m).params, Class::Gpu, &DEFAULT_LIMITS);
+        let candidates = |m| MATMUL_FORWARD.candidates(&op(m).params, Class::Gpu, &DEFAULT_LIMITS, 0);
         let find = |tuning: &Tuning, m| tuning.among(&op(m), || candidates(m));
         let known = one(512, "matmul_forward_tiled 64x64r8");
         let (variant, tiling) = find(&known, 512).unwrap();

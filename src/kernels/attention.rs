@@ -88,7 +88,7 @@ pub fn attention_by(
 ) -> Result<Tensor> {
     let p = parameters(q, k, v, heads, scale)?;
     let (q, k, v) = (*q, *k, *v);
-    let o = tape.rec.transient("attention", q.shape);
+    let o = tape.rec.activation("attention", q.shape);
     match route {
         Route::Products => {
             let weights = weights(&mut tape.rec, &p, &q, &k)?;
@@ -110,7 +110,7 @@ pub fn attention_by(
 
 /// Each head [S, d] of k or v, transposed: [N, heads, d, S].
 fn transposed(rec: &mut Recording, p: &AttentionParams, x: &Tensor) -> Result<Tensor> {
-    let y = rec.transient("attention_transpose", Shape::new([p.batch, p.heads, p.size, p.keys]));
+    let y = rec.transient_as("attention_transpose", Shape::new([p.batch, p.heads, p.size, p.keys]), rec.dtype(x));
     let channels = p.heads * p.size;
     let layout = TransposeParams {
         rows: p.keys,
@@ -170,13 +170,13 @@ fn rows(scores: &Tensor) -> Result<SoftmaxParams> {
     Ok(SoftmaxParams { rows: count("attention", scores)? / columns, columns })
 }
 
-/// softmax(scale q k^T)
+/// softmax(scale q k^T); the scores, short-lived exponents, are f32 whatever activations are stored in.
 fn weights(rec: &mut Recording, p: &AttentionParams, q: &Tensor, k: &Tensor) -> Result<Tensor> {
     let k_t = transposed(rec, p, k)?;
     let scores = rec.transient("attention_scores", weights_shape(p));
     let rows = rows(&scores)?;
     matmul_forward(rec, &score_product(p, p.scale), q, &k_t, None, &scores)?;
-    let weights = rec.transient("attention_weights", scores.shape);
+    let weights = rec.activation("attention_weights", scores.shape);
     rec.push(&SOFTMAX_FORWARD, &rows, &[scores], &[weights], &[])?;
     Ok(weights)
 }

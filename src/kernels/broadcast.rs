@@ -59,7 +59,7 @@ pub(crate) fn sum_pixels(rec: &mut Recording, x: &Tensor) -> Result<Tensor> {
 pub fn add_channel_bias(tape: &mut Tape, x: &Tensor, t: &Tensor) -> Result<Tensor> {
     let p = extents("add_channel_bias", x)?;
     check("add_channel_bias", "t", x, t, &p)?;
-    let y = tape.rec.transient("add_channel_bias", x.shape);
+    let y = tape.rec.activation("add_channel_bias", x.shape);
     tape.rec.push(&ADD_CHANNEL_BIAS, &p, &[*x, *t], &[y], &[])?;
     tape.push(&[*x, *t], &[y], AddChannelBiasRule);
     Ok(y)
@@ -81,7 +81,7 @@ pub fn scale_shift(tape: &mut Tape, x: &Tensor, scale: &Tensor, shift: &Tensor) 
     let p = extents("scale_shift", x)?;
     check("scale_shift", "scale", x, scale, &p)?;
     check("scale_shift", "shift", x, shift, &p)?;
-    let y = tape.rec.transient("scale_shift", x.shape);
+    let y = tape.rec.activation("scale_shift", x.shape);
     tape.rec.push(&SCALE_SHIFT_FORWARD, &p, &[*x, *scale, *shift], &[y], &[])?;
     tape.push(&[*x, *scale, *shift], &[y], ScaleShiftRule { p, x: *x, scale: *scale });
     Ok(y)

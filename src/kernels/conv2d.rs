@@ -1,7 +1,7 @@
 //! The two-dimensional convolution and its gradient, by one of two routes with the same result.
 //! Called by `nn`. Shapes: x [N, H, W, cin], w [kh, kw, cin, cout], bias [cout], y [N, H', W', cout].
 
-use super::matmul::{column_sum, matmul, summed_in_chunks, transpose};
+use super::matmul::{column_sum, matmul_as, summed_in_chunks, transpose};
 use super::own;
 use super::winograd::{self, winograd};
 use crate::error::{Error, Result};
@@ -10,7 +10,7 @@ use crate::shader::card::Precision;
 use crate::shader::cards::conv::{CONV2D_BACKWARD_INPUT, CONV2D_BACKWARD_WEIGHT, CONV2D_FORWARD, Conv2dParams};
 use crate::shader::cards::gemm::TransposeParams;
 use crate::shader::cards::winograd::Tile;
-use crate::shape::Shape;
+use crate::shape::{DType, Shape};
 use crate::tape::{Contribution, Rule, Tape};
 
 /// Zeros around x.
@@ -123,11 +123,24 @@ fn params(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: Conv2dSpec) -> Re
 
 /// y = x * w + bias. A 1x1 convolution is recorded as a matrix product.
 pub fn conv2d(tape: &mut Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: Conv2dSpec) -> Result<Tensor> {
+    let stored = tape.rec.stored();
+    conv2d_as(tape, x, w, bias, spec, stored)
+}
+
+/// `conv2d` with y of this element type.
+pub fn conv2d_as(
+    tape: &mut Tape,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    spec: Conv2dSpec,
+    stored: DType,
+) -> Result<Tensor> {
     let p = params(x, w, bias, spec)?;
     if (p.kh, p.kw) == (1, 1) && spec == Conv2dSpec::same(1) {
-        return matmul(tape, x, &w.reshape("conv2d", Shape::new([p.cin, p.cout]))?, bias);
+        return matmul_as(tape, x, &w.reshape("conv2d", Shape::new([p.cin, p.cout]))?, bias, stored);
     }
-    conv2d_by(tape, x, w, bias, spec, route(&p, tape.rec.precision))
+    routed(tape, [x, w], bias, spec, route(&p, tape.rec.precision), stored)
 }
 
 /// `conv2d` by a given route, gradients too.
@@ -139,8 +152,21 @@ pub fn conv2d_by(
     spec: Conv2dSpec,
     route: Route,
 ) -> Result<Tensor> {
+    let stored = tape.rec.stored();
+    routed(tape, [x, w], bias, spec, route, stored)
+}
+
+/// `conv2d` by a route, with y of an element type.
+fn routed(
+    tape: &mut Tape,
+    [x, w]: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    spec: Conv2dSpec,
+    route: Route,
+    stored: DType,
+) -> Result<Tensor> {
     let p = params(x, w, bias, spec)?;
-    let y = tape.rec.transient("conv2d", Shape::new([p.batch, p.out_h, p.out_w, p.cout]));
+    let y = tape.rec.transient_as("conv2d", Shape::new([p.batch, p.out_h, p.out_w, p.cout]), stored);
     match route {
         Route::Direct => {
             let or_zeros = bias.copied().unwrap_or_else(|| tape.rec.absent());
@@ -159,7 +185,7 @@ pub fn conv2d_by(
 
 /// dx = dy * w transposed
 fn backward_input(rec: &mut Recording, p: Conv2dParams, dy: &Tensor, w: &Tensor, dx: &Tensor) -> Result<()> {
-    let w_t = rec.transient("w_t", Shape::new([p.kh, p.kw, p.cout, p.cin]));
+    let w_t = rec.transient_as("w_t", Shape::new([p.kh, p.kw, p.cout, p.cin]), rec.dtype(w));
     let matrix = p.cin * p.cout;
     let taps = TransposeParams {
         batch_outer: p.kh * p.kw,

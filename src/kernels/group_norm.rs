@@ -47,7 +47,7 @@ pub fn group_norm(
     let rec = &mut tape.rec;
     let moments = rec.transient("group_norm_moments", moments_shape(&p));
     let statistics = rec.transient("group_norm_statistics", Shape::new([p.batch, p.groups, 2]));
-    let y = rec.transient("group_norm", x.shape);
+    let y = rec.activation("group_norm", x.shape);
     rec.push(&GROUP_NORM_MOMENTS, &p, &[*x], &[moments], &[])?;
     rec.push(&GROUP_NORM_STATISTICS, &p, &[moments], &[statistics], &[])?;
     rec.push(&GROUP_NORM_FORWARD, &p, &[*x, statistics, *gamma, *beta], &[y], &[])?;

@@ -8,7 +8,7 @@ use crate::shader::cards::gemm::{
     COLUMN_SUM, ColumnSumParams, MATMUL_BACKWARD_WEIGHT, MATMUL_FORWARD, MatmulParams, TRANSPOSE, TransposeParams,
 };
 use crate::shader::cards::pointwise::{CountParams, FILL_ZERO};
-use crate::shape::Shape;
+use crate::shape::{DType, Shape};
 use crate::tape::{Contribution, Rule, Tape};
 
 /// Errors unless the last element of a batched matrix lies within `t`.
@@ -127,6 +127,12 @@ fn backward_weight(rec: &mut Recording, p: &MatmulParams, x: &Tensor, dy: &Tenso
 
 /// The linear layer y = x w + bias: x [..., k], w [k, n], bias [n] -> y [..., n].
 pub fn matmul(tape: &mut Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let stored = tape.rec.stored();
+    matmul_as(tape, x, w, bias, stored)
+}
+
+/// `matmul` with y of this element type.
+pub fn matmul_as(tape: &mut Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stored: DType) -> Result<Tensor> {
     let (&[k, n], true) = (w.shape.dims(), w.shape.dims().len() == 2) else {
         return Err(Error::shape("matmul", format!("w must be [k, n], got {}", w.shape)));
     };
@@ -137,7 +143,7 @@ pub fn matmul(tape: &mut Tape, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) ->
     let mut extents = x.shape.dims().to_vec();
     extents.pop();
     extents.push(n);
-    let y = tape.rec.transient("matmul", Shape::from_slice("matmul", &extents)?);
+    let y = tape.rec.transient_as("matmul", Shape::from_slice("matmul", &extents)?, stored);
     let p = MatmulParams::plain(m, n, k);
     matmul_forward(&mut tape.rec, &p, x, w, bias, &y)?;
     let inputs: Vec<_> = [Some(x), Some(w), bias].into_iter().flatten().copied().collect();
@@ -158,7 +164,7 @@ impl Rule for MatmulRule {
         let Self { p, x, w } = *self;
         let mut contributions = Vec::with_capacity(needs.len());
         contributions.push(if needs[0] {
-            let w_t = rec.transient("w_t", Shape::new([p.n, p.k]));
+            let w_t = rec.transient_as("w_t", Shape::new([p.n, p.k]), rec.dtype(&w));
             transpose(rec, &TransposeParams::plain(p.k, p.n), &w, &w_t)?;
             let dx = rec.transient("matmul_backward_input", x.shape);
             matmul_forward(rec, &MatmulParams::plain(p.m, p.k, p.n), &dy, &w_t, None, &dx)?;

@@ -12,7 +12,7 @@ use crate::tape::{Contribution, Rule, Tape};
 /// z = x + y
 pub fn add(tape: &mut Tape, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     same_shape("add", x, y)?;
-    let z = tape.rec.transient("add", x.shape);
+    let z = tape.rec.activation("add", x.shape);
     tape.rec.push(&ADD, &CountParams { count: count("add", x)? }, &[*x, *y], &[z], &[])?;
     tape.push(&[*x, *y], &[z], AddRule);
     Ok(z)
@@ -34,8 +34,14 @@ pub fn accumulate(rec: &mut Recording, x: &Tensor, total: &Tensor) -> Result<()>
     rec.push(&ACCUMULATE, &CountParams { count: count("accumulate", x)? }, &[*x], &[], &[*total])
 }
 
+/// y = x in y's element type, outside of any tape.
+pub fn convert(rec: &mut Recording, x: &Tensor, y: &Tensor) -> Result<()> {
+    same_shape("convert", x, y)?;
+    rec.push(&SCALE, &ScaleParams { count: count("convert", x)?, factor: 1.0 }, &[*x], &[*y], &[])
+}
+
 fn scaled(rec: &mut Recording, x: &Tensor, factor: f32) -> Result<Tensor> {
-    let y = rec.transient("scale", x.shape);
+    let y = rec.activation("scale", x.shape);
     rec.push(&SCALE, &ScaleParams { count: count("scale", x)?, factor }, &[*x], &[y], &[])?;
     Ok(y)
 }
@@ -75,7 +81,7 @@ pub fn center(tape: &mut Tape, x: &Tensor, channels: u32) -> Result<Tensor> {
 
 /// y = x sigmoid(x)
 pub fn silu(tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
-    let y = tape.rec.transient("silu", x.shape);
+    let y = tape.rec.activation("silu", x.shape);
     tape.rec.push(&SILU_FORWARD, &CountParams { count: count("silu", x)? }, &[*x], &[y], &[])?;
     tape.push(&[*x], &[y], SiluRule { x: *x });
     Ok(y)

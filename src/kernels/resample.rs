@@ -15,7 +15,7 @@ use crate::tape::{Contribution, Rule, Tape};
 pub fn upsample_nearest(tape: &mut Tape, x: &Tensor) -> Result<Tensor> {
     let [batch, height, width, channels] = x.shape.nhwc("upsample_nearest")?;
     let p = UpsampleParams { batch, height, width, channels };
-    let y = tape.rec.transient("upsample_nearest", Shape::new([batch, 2 * height, 2 * width, channels]));
+    let y = tape.rec.activation("upsample_nearest", Shape::new([batch, 2 * height, 2 * width, channels]));
     count("upsample_nearest", &y)?;
     tape.rec.push(&UPSAMPLE_NEAREST_FORWARD, &p, &[*x], &[y], &[])?;
     tape.push(&[*x], &[y], UpsampleNearestRule { p });
@@ -52,7 +52,7 @@ pub fn concat_channels(tape: &mut Tape, a: &Tensor, b: &Tensor) -> Result<Tensor
     if shape != with_channels(op, &b.shape, channels)? || a.elements() == 0 || b.elements() == 0 {
         return Err(Error::shape(op, format!("{} and {} differ in more than channels", a.shape, b.shape)));
     }
-    let y = tape.rec.transient(op, shape);
+    let y = tape.rec.activation(op, shape);
     let rows = count(op, &y)? / channels;
     tape.rec.push(&CONCAT_CHANNELS, &ConcatParams { rows, a_channels, b_channels }, &[*a, *b], &[y], &[])?;
     tape.push(&[*a, *b], &[y], ConcatChannelsRule { a: a.shape, b: b.shape });
@@ -81,7 +81,7 @@ impl Rule for ConcatChannelsRule {
 }
 
 fn sliced(rec: &mut Recording, x: &Tensor, first: u32, shape: Shape) -> Result<Tensor> {
-    let y = rec.transient("slice_channels", shape);
+    let y = rec.activation("slice_channels", shape);
     let (channels, kept) = (x.shape.last(), shape.last());
     let p = SliceParams { rows: count("slice_channels", x)? / channels, channels, first, count: kept };
     rec.push(&SLICE_CHANNELS_FORWARD, &p, &[*x], &[y], &[])?;

@@ -95,7 +95,7 @@ impl UNetConfig {
             trace(&format!("up_blocks.{i}"), &x);
         }
         let x = net.group_norm("conv_norm_out", &x, self.spec(1.0).norm, true)?;
-        let y = net.conv("conv_out", &x, SAME)?;
+        let y = net.output("conv_out", &x, SAME)?;
         trace("conv_out", &y);
         Ok(y)
     }

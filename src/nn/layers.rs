@@ -6,15 +6,16 @@ use crate::error::Result;
 use crate::kernels;
 use crate::kernels::conv2d::{Conv2dSpec, Padding};
 use crate::recording::Tensor;
-use crate::shape::Shape;
+use crate::shape::{DType, Shape};
 use crate::tape::Tape;
 
 /// A network under construction: a tape, and where its weights are.
 pub struct Net<'a> {
     pub tape: &'a mut Tape,
     pub layout: &'a ParamLayout,
-    /// Whose weights run.
+    /// Whose weights run, and what their slabs hold.
     pub role: Role,
+    pub stored: DType,
     /// Whether gradients are wanted, in the slabs of `Role::Gradient`.
     pub trained: bool,
 }
@@ -49,9 +50,9 @@ pub const SAME: Conv2dSpec = Conv2dSpec { stride: 1, padding: Padding::Symmetric
 
 impl Net<'_> {
     fn param(&mut self, name: &str) -> Result<Tensor> {
-        let theta = self.layout.tensor(&mut self.tape.rec, self.role, name)?;
+        let theta = self.layout.tensor(&mut self.tape.rec, (self.role, self.stored), name)?;
         if self.trained {
-            let gradient = self.layout.tensor(&mut self.tape.rec, Role::Gradient, name)?;
+            let gradient = self.layout.tensor(&mut self.tape.rec, (Role::Gradient, DType::F32), name)?;
             self.tape.parameter(theta, gradient);
         }
         Ok(theta)
@@ -65,6 +66,13 @@ impl Net<'_> {
         let w = self.param(&format!("{name}.weight"))?;
         let bias = self.param(&format!("{name}.bias"))?;
         kernels::conv2d::conv2d(self.tape, x, &w, Some(&bias), spec)
+    }
+
+    /// The network's output: `conv`, in f32 whatever activations are stored in.
+    pub fn output(&mut self, name: &str, x: &Tensor, spec: Conv2dSpec) -> Result<Tensor> {
+        let w = self.param(&format!("{name}.weight"))?;
+        let bias = self.param(&format!("{name}.bias"))?;
+        kernels::conv2d::conv2d_as(self.tape, x, &w, Some(&bias), spec, DType::F32)
     }
 
     /// y = x W + b over the last extent.

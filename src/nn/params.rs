@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::io::layout::Layout;
 use crate::recording::{ALIGN, Recording, Tensor};
-use crate::shape::Shape;
+use crate::shape::{DType, Shape};
 use std::collections::HashMap;
 
 /// Elements of a full slab: 128 MiB of f32, the largest binding that every adapter grants.
@@ -13,8 +13,10 @@ pub const SLAB_ELEMENTS: u64 = 32 << 20;
 /// What a set of slabs holds; all sets have the same layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// The weights that run and are trained: theta.
+    /// The weights that are trained, and run: theta.
     Theta,
+    /// Theta in f16, which runs in its place: refreshed after each update.
+    Half,
     Gradient,
     /// AdamW's first moment.
     FirstMoment,
@@ -29,6 +31,7 @@ impl Role {
     pub fn key(self) -> &'static str {
         match self {
             Self::Theta => "theta",
+            Self::Half => "theta_f16",
             Self::Gradient => "gradient",
             Self::FirstMoment => "first_moment",
             Self::SecondMoment => "second_moment",
@@ -94,17 +97,23 @@ impl ParamLayout {
         self.index.get(name).map(|&i| &self.params[i])
     }
 
-    /// The tensor of `role` in a recording.
-    pub fn tensor(&self, rec: &mut Recording, role: Role, name: &str) -> Result<Tensor> {
+    /// The tensor of a role in a recording, whose slabs hold these elements.
+    pub fn tensor(&self, rec: &mut Recording, (role, stored): (Role, DType), name: &str) -> Result<Tensor> {
         let p = self.find(name).ok_or_else(|| Error::shape("weights", format!("the model has no {name}")))?;
-        let buffer = rec.external(&role.slab_key(p.slab), self.slabs[p.slab]);
+        let buffer = rec.external_as(&role.slab_key(p.slab), self.slabs[p.slab], stored);
         Ok(Tensor { buffer, offset: p.offset, shape: p.shape })
     }
 
-    /// Slab `i` of `role` as one flat tensor.
+    /// Slab `i` of `role` as one flat tensor of f32.
     pub fn slab(&self, rec: &mut Recording, role: Role, i: usize) -> Tensor {
+        self.slab_as(rec, (role, DType::F32), i)
+    }
+
+    /// The same of these elements.
+    pub fn slab_as(&self, rec: &mut Recording, (role, stored): (Role, DType), i: usize) -> Tensor {
         let elements = self.slabs[i];
-        Tensor { buffer: rec.external(&role.slab_key(i), elements), offset: 0, shape: Shape::new([elements as u32]) }
+        let buffer = rec.external_as(&role.slab_key(i), elements, stored);
+        Tensor { buffer, offset: 0, shape: Shape::new([elements as u32]) }
     }
 
     /// Number of weights as the files count them (no padding).
@@ -112,9 +121,9 @@ impl ParamLayout {
         self.params.iter().map(|p| p.layout.file_elements() as u64).sum()
     }
 
-    /// Bytes of one set of slabs.
-    pub fn bytes(&self) -> u64 {
-        4 * self.slabs.iter().sum::<u64>()
+    /// Bytes of one set of slabs of these elements.
+    pub fn bytes(&self, stored: DType) -> u64 {
+        stored.size(self.slabs.iter().sum())
     }
 }
 
@@ -130,7 +139,7 @@ mod tests {
         let places: Vec<_> = layout.params.iter().map(|p| (p.slab, p.offset)).collect();
         assert_eq!(places, [(0, 0), (0, 16 << 20), (1, 0), (1, 16 << 20)]);
         assert!(layout.params.iter().all(|p| p.offset % ALIGN == 0));
-        assert_eq!(layout.slabs, [(16 << 20) + 64, (16 << 20) + 64]);
+        assert_eq!(layout.slabs, [(16 << 20) + ALIGN, (16 << 20) + ALIGN]);
         assert_eq!(layout.count(), 2 * (16 << 20) + 8);
     }
 }

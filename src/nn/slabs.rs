@@ -5,19 +5,26 @@ use super::params::{ParamLayout, Role};
 use crate::error::Result;
 use crate::gpu::{Externals, Gpu, Storage};
 use crate::io::source::TensorSource;
+use crate::shape::DType;
 
 /// The slabs of one role.
 #[derive(Clone)]
 pub struct Slabs {
     pub role: Role,
+    pub stored: DType,
     pub storages: Vec<Storage>,
 }
 
 impl Slabs {
-    /// Zeros.
+    /// Zeros in f32.
     pub fn new(gpu: &Gpu, layout: &ParamLayout, role: Role) -> Result<Self> {
-        let storage = |(i, &elements): (usize, &u64)| gpu.storage(&role.slab_key(i), elements);
-        Ok(Self { role, storages: layout.slabs.iter().enumerate().map(storage).collect::<Result<_>>()? })
+        Self::of(gpu, layout, role, DType::F32)
+    }
+
+    /// Zeros.
+    pub fn of(gpu: &Gpu, layout: &ParamLayout, role: Role, stored: DType) -> Result<Self> {
+        let storage = |(i, &elements): (usize, &u64)| gpu.storage_as(&role.slab_key(i), elements, stored);
+        Ok(Self { role, stored, storages: layout.slabs.iter().enumerate().map(storage).collect::<Result<_>>()? })
     }
 
     /// Weights from files; one slab at a time is in host memory.
@@ -27,7 +34,7 @@ impl Slabs {
         Ok(slabs)
     }
 
-    /// Overwrites all weights; `read` gives a tensor in the files' layout.
+    /// Overwrites all weights, rounded to what the slabs hold; `read` gives a tensor in the files' layout.
     pub fn fill(&self, gpu: &Gpu, layout: &ParamLayout, read: impl Fn(&str) -> Result<Vec<f32>>) -> Result<()> {
         for (i, storage) in self.storages.iter().enumerate() {
             gpu.write(storage, 0, &host_slab(layout, i, &read)?)?;
@@ -35,7 +42,7 @@ impl Slabs {
         Ok(())
     }
 
-    /// One set of slabs into another of the same layout.
+    /// One set of slabs into another of the same layout and elements.
     pub fn copy_to(&self, gpu: &Gpu, to: &Self) -> Result<()> {
         self.storages.iter().zip(&to.storages).try_for_each(|(a, b)| gpu.copy(a, b))
     }

@@ -26,9 +26,9 @@ impl std::iter::Sum for Cost {
 
 impl Op {
     pub fn cost(&self) -> Cost {
-        let bytes = self.tensors().map(|(access, t)| {
+        let bytes = self.tensors().enumerate().map(|(i, (access, t))| {
             let passes = if access == crate::shader::Access::Update { 2 } else { 1 };
-            4 * passes * t.elements()
+            self.width(i) * passes * t.elements()
         });
         Cost { flops: (self.card.flops)(&self.params), bytes: bytes.sum() }
     }

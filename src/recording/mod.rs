@@ -33,8 +33,8 @@ pub struct Buffer {
     pub keep: bool,
 }
 
-/// A contiguous range of a buffer seen as a shape. `offset` is in elements and a multiple of 64 (256 bytes, what
-/// every adapter can bind).
+/// A contiguous range of a buffer seen as a shape. `offset` is in elements, at a multiple of 256 bytes, what every
+/// adapter can bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tensor {
     pub buffer: BufferId,
@@ -56,8 +56,10 @@ impl Tensor {
     }
 }
 
-/// Alignment of tensors within a buffer, in elements.
-pub const ALIGN: u64 = 64;
+/// Where tensors within a buffer may start, in elements: at 256 bytes, of f16 too.
+pub const ALIGN: u64 = 128;
+/// The same of any one buffer.
+const ALIGN_BYTES: u64 = 256;
 
 /// Key of the buffer of zeros that stands in for an absent optional input.
 pub const ZERO_KEY: &str = "zero";
@@ -74,6 +76,8 @@ pub struct Op {
     pub reads: Vec<Tensor>,
     pub writes: Vec<Tensor>,
     pub updates: Vec<Tensor>,
+    /// Bit i is set where the elements of binding i, counted from 0, are f16.
+    pub half: u32,
 }
 
 impl Op {
@@ -82,6 +86,11 @@ impl Op {
         let reads = self.reads.iter().map(|t| (Access::Read, t));
         let writes = self.writes.iter().map(|t| (Access::Write, t));
         reads.chain(writes).chain(self.updates.iter().map(|t| (Access::Update, t)))
+    }
+
+    /// Bytes of an element of binding i, counted from 0.
+    pub fn width(&self, i: usize) -> u64 {
+        if self.half >> i & 1 == 1 { 2 } else { 4 }
     }
 
     /// `<word>/<shape of the first output>`: label in profiles and error messages.
@@ -97,8 +106,10 @@ pub struct Recording {
     pub name: String,
     pub buffers: Vec<Buffer>,
     pub ops: Vec<Op>,
-    /// What plans of it will round the factors of products to: builders choose their route by it.
+    /// What plans of it store activations in and round the factors of products to: builders choose their route by it.
     pub precision: Precision,
+    /// Whether gradients are being recorded: the tape says so.
+    pub backward: bool,
 }
 
 impl Recording {
@@ -118,8 +129,28 @@ impl Recording {
 
     /// A fresh transient f32 tensor, to be written by an op.
     pub fn transient(&mut self, label: &str, shape: Shape) -> Tensor {
-        let buffer = self.buffer(label.to_string(), shape.elements(), DType::F32, Role::Transient);
+        self.transient_as(label, shape, DType::F32)
+    }
+
+    /// A fresh transient tensor of this element type.
+    pub fn transient_as(&mut self, label: &str, shape: Shape, dtype: DType) -> Tensor {
+        let buffer = self.buffer(label.to_string(), shape.elements(), dtype, Role::Transient);
         Tensor { buffer, offset: 0, shape }
+    }
+
+    /// What activations are stored in: f16 where the precision is, gradients f32.
+    pub fn stored(&self) -> DType {
+        if self.backward { DType::F32 } else { self.precision.stored() }
+    }
+
+    /// A fresh transient tensor, stored so.
+    pub fn activation(&mut self, label: &str, shape: Shape) -> Tensor {
+        self.transient_as(label, shape, self.stored())
+    }
+
+    /// The element type behind a tensor.
+    pub fn dtype(&self, tensor: &Tensor) -> DType {
+        self.buffers[tensor.buffer.0 as usize].dtype
     }
 
     /// A small buffer that the host fills before each run.
@@ -128,12 +159,17 @@ impl Recording {
         Tensor { buffer, offset: 0, shape }
     }
 
-    /// Storage that outlives the plan; asking twice for a key gives the same buffer.
+    /// f32 storage that outlives the plan; asking twice for a key gives the same buffer.
     pub fn external(&mut self, key: &str, elements: u64) -> BufferId {
+        self.external_as(key, elements, DType::F32)
+    }
+
+    /// The same of this element type.
+    pub fn external_as(&mut self, key: &str, elements: u64, dtype: DType) -> BufferId {
         let known = self.buffers.iter().position(|b| matches!(&b.role, Role::External(k) if k == key));
         match known {
             Some(i) => BufferId(i as u32),
-            None => self.buffer(key.to_string(), elements, DType::F32, Role::External(key.to_string())),
+            None => self.buffer(key.to_string(), elements, dtype, Role::External(key.to_string())),
         }
     }
 
@@ -148,7 +184,7 @@ impl Recording {
         self.buffers[tensor.buffer.0 as usize].keep = true;
     }
 
-    /// Appends one kernel call after checking it against the card: counts, ranges, alignment, aliasing.
+    /// Appends one kernel call after checking it against the card: counts, ranges, alignment, element types, aliasing.
     pub fn push<P: Params>(
         &mut self,
         card: &'static Card,
@@ -169,12 +205,19 @@ impl Recording {
         if card.params.len() != words.len() {
             return Err(Error::shape(word, format!("{} parameters, its card has {}", words.len(), card.params.len())));
         }
-        for t in reads.iter().chain(writes).chain(updates) {
+        let mut half = 0;
+        for (i, t) in reads.iter().chain(writes).chain(updates).enumerate() {
             let b = &self.buffers[t.buffer.0 as usize];
             if t.elements() == 0 {
                 return Err(Error::shape(word, format!("{} is empty: {}", b.label, t.shape)));
             }
-            if t.offset % ALIGN != 0 || t.offset + t.elements() > b.elements {
+            if b.dtype == DType::F16 {
+                if !card.bindings[i].half {
+                    return Err(Error::shape(word, format!("{} is in f16, {} is not", b.label, card.bindings[i].name)));
+                }
+                half |= 1 << i;
+            }
+            if !(t.offset * b.dtype.bytes()).is_multiple_of(ALIGN_BYTES) || t.offset + t.elements() > b.elements {
                 let range = t.offset..t.offset + t.elements();
                 return Err(Error::shape(word, format!("{} has {} elements, not {range:?}", b.label, b.elements)));
             }
@@ -193,6 +236,7 @@ impl Recording {
             reads: reads.to_vec(),
             writes: writes.to_vec(),
             updates: updates.to_vec(),
+            half,
         });
         Ok(())
     }

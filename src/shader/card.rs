@@ -1,6 +1,8 @@
 //! What the project knows of a kernel without a GPU: its word, parameter struct, bindings, variants and cost.
 //! The cards themselves are in `cards/`; `gpu::plan` turns a card and its parameters into a dispatch.
 
+use crate::shape::DType;
+
 /// How a kernel uses a binding. Bindings are numbered from 1 (0 is the parameter struct) in the order reads, writes,
 /// updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,18 +20,27 @@ pub enum Access {
 pub struct Binding {
     pub name: &'static str,
     pub access: Access,
+    /// Whether its elements may be f16: activations and weights, as recordings in f16 store them.
+    pub half: bool,
+}
+
+impl Binding {
+    /// Its elements may be f16.
+    pub const fn or_half(self) -> Self {
+        Self { half: true, ..self }
+    }
 }
 
 pub const fn read(name: &'static str) -> Binding {
-    Binding { name, access: Access::Read }
+    Binding { name, access: Access::Read, half: false }
 }
 
 pub const fn write(name: &'static str) -> Binding {
-    Binding { name, access: Access::Write }
+    Binding { name, access: Access::Write, half: false }
 }
 
 pub const fn update(name: &'static str) -> Binding {
-    Binding { name, access: Access::Update }
+    Binding { name, access: Access::Update, half: false }
 }
 
 /// Scalar type of a parameter field; every field is four bytes, so offset = 4 x index.
@@ -105,14 +116,22 @@ pub struct Limits {
 /// WebGPU's defaults, which every adapter grants.
 pub const DEFAULT_LIMITS: Limits = Limits { invocations: 256, workgroup_memory: 16384, subgroup: 0, cooperative: 0 };
 
-/// What the factors of matrix products and convolutions are rounded to; sums are f32 in each.
+/// What activations and weights are stored in; sums, gradients and the optimizer's state are f32 in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// Not at all.
+    /// f32.
     #[default]
     F32,
-    /// f16, in cooperative matrices, forward and backward: training scales its loss, so that gradients keep their range.
+    /// f16: what is stored, and, where there are cooperative matrices, what they multiply, forward and backward: training scales its
+    /// loss, so that gradients keep their range.
     F16,
+}
+
+impl Precision {
+    /// The element type of activations, and of weights that are not trained.
+    pub fn stored(self) -> DType {
+        if self == Self::F32 { DType::F32 } else { DType::F16 }
+    }
 }
 
 impl std::fmt::Display for Precision {
@@ -251,9 +270,23 @@ impl Card {
         self.bindings.iter().filter(|b| b.access == access).count()
     }
 
-    /// The variant for this adapter: the first that fits among those for its class or for any.
-    pub fn choose(&self, words: &[u32], class: Class, limits: &Limits) -> Option<&'static Variant> {
-        self.apt(words, class, limits).next()
+    /// All bindings that may be f16, bit by bit.
+    pub fn halves(&self) -> u32 {
+        (0..).zip(self.bindings).map(|(i, b)| u32::from(b.half) << i).sum()
+    }
+
+    /// Whether a tiling can do with these bindings in f16: windows are of f32, and passes over several of them add up in the output.
+    pub fn takes(&self, tiling: &Tiling, half: u32) -> bool {
+        let in_f32 = |i: usize| half >> i & 1 == 0;
+        let outputs = || (0..self.bindings.len()).filter(|&i| self.bindings[i].access != Access::Read);
+        tiling.windows.as_ref().is_none_or(|w| in_f32(w.binding) && outputs().all(in_f32))
+    }
+
+    /// What this adapter takes without tuning: the first variant that fits among those for its class or for any, in the first
+    /// tiling that can do with these bindings in f16.
+    pub fn choose(&self, words: &[u32], class: Class, limits: &Limits, half: u32) -> Option<Candidate> {
+        let first = |v: &'static Variant| v.tilings(words).into_iter().find(|t| self.takes(t, half)).map(|t| (v, t));
+        self.apt(words, class, limits).find_map(first)
     }
 
     fn apt(&self, words: &[u32], class: Class, limits: &Limits) -> impl Iterator<Item = &'static Variant> {
@@ -262,9 +295,10 @@ impl Card {
 
     /// What tuning chooses among, the default first: the variants for this adapter in all their tilings. A naive variant
     /// competes only where it is the default.
-    pub fn candidates(&self, words: &[u32], class: Class, limits: &Limits) -> Vec<Candidate> {
+    pub fn candidates(&self, words: &[u32], class: Class, limits: &Limits, half: u32) -> Vec<Candidate> {
         let competing = self.apt(words, class, limits).enumerate().filter(|(i, v)| *i == 0 || !v.is_naive());
-        competing.flat_map(|(_, v)| v.tilings(words).into_iter().map(move |tiling| (v, tiling))).collect()
+        let all = competing.flat_map(|(_, v)| v.tilings(words).into_iter().map(move |tiling| (v, tiling)));
+        all.filter(|(_, tiling)| self.takes(tiling, half)).collect()
     }
 }
 

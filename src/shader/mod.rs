@@ -3,6 +3,7 @@
 
 pub mod card;
 pub mod cards;
+pub mod elements;
 pub mod template;
 pub mod translate;
 

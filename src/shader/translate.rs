@@ -19,14 +19,16 @@ const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
     image_load: BoundsCheckPolicy::Restrict,
     binding_array: BoundsCheckPolicy::Unchecked,
 };
-/// What wgpu asks of Vulkan; the last five where subgroup operations, f16 and cooperative matrices are enabled.
-const CAPABILITIES: [spv::Capability; 8] = [
+/// What wgpu asks of Vulkan; the last seven where subgroup operations, f16 and cooperative matrices are enabled.
+const CAPABILITIES: [spv::Capability; 10] = [
     spv::Capability::Shader,
     spv::Capability::Matrix,
     spv::Capability::GroupNonUniform,
     spv::Capability::GroupNonUniformBallot,
     spv::Capability::GroupNonUniformShuffle,
     spv::Capability::Float16,
+    spv::Capability::StorageBuffer16BitAccess,
+    spv::Capability::UniformAndStorageBuffer16BitAccess,
     spv::Capability::VulkanMemoryModel,
     spv::Capability::CooperativeMatrixKHR,
 ];
@@ -154,6 +156,7 @@ fn to_msl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Transla
 
 fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Translation>> {
     let mut made = Vec::new();
+    let half = module.types.iter().any(|(_, t)| t.inner.scalar().is_some_and(|s| s == naga::Scalar::F16));
     // Registers count up by kind: b for the uniform, t for read-only, u for writable.
     let mut next = [0u32; 3];
     let mut binding_map = hlsl::BindingMap::new();
@@ -166,8 +169,12 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<Transl
     let special = hlsl::BindTarget { space: 1, ..Default::default() };
     let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.to_string())) };
     for (mode, checked) in [("checked", true), ("unchecked", false)] {
-        // FXC takes 5.1, DXC 6.0 and above.
-        for (model, tag) in [(hlsl::ShaderModel::V5_1, "sm51"), (hlsl::ShaderModel::V6_0, "sm60")] {
+        // FXC takes 5.1, DXC 6.0 and above; f16 begins with 6.2.
+        let models: &[_] = match half {
+            false => &[(hlsl::ShaderModel::V5_1, "sm51"), (hlsl::ShaderModel::V6_0, "sm60")],
+            true => &[(hlsl::ShaderModel::V6_2, "sm62")],
+        };
+        for &(model, tag) in models {
             let options = hlsl::Options {
                 shader_model: model,
                 binding_map: binding_map.clone(),

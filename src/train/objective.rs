@@ -6,6 +6,7 @@ use crate::model::config::UNetConfig;
 use crate::model::unet::Projections;
 use crate::nn::{Net, ParamLayout, Role};
 use crate::recording::Tensor;
+use crate::shader::Precision;
 use crate::tape::Tape;
 
 /// A method of training. Nothing in it may depend on what was called before: a resumed run is the same run.
@@ -41,7 +42,8 @@ pub struct Pass<'a> {
 impl Pass<'_> {
     /// The output of the weights that are trained.
     pub fn student(&mut self) -> Result<Tensor> {
-        self.forward(Role::Theta, true, self.student_projections)
+        let role = if self.tape.rec.precision == Precision::F16 { Role::Half } else { Role::Theta };
+        self.forward(role, true, self.student_projections)
     }
 
     /// The output of the frozen start model.
@@ -50,7 +52,8 @@ impl Pass<'_> {
     }
 
     fn forward(&mut self, role: Role, trained: bool, projections: Projections) -> Result<Tensor> {
-        let mut net = Net { tape: self.tape, layout: self.layout, role, trained };
+        let stored = self.tape.rec.precision.stored();
+        let mut net = Net { tape: self.tape, layout: self.layout, role, stored, trained };
         self.config.forward(&mut net, &self.x_t, &self.embedding, projections, &mut |_, _| ())
     }
 }

@@ -28,7 +28,8 @@ pub struct Network<'a> {
     pub size: [u32; 2],
     pub student_projections: Projections,
     pub teacher_projections: Projections,
-    /// Of student and teacher, and of the student's gradient.
+    /// What the weights and activations of student and teacher are stored in, and what their products, and the gradient's, round
+    /// factors to.
     pub precision: Precision,
 }
 
@@ -95,7 +96,7 @@ pub fn learn(
     Ok((recording, weights))
 }
 
-/// Records an update. Needs no GPU.
+/// Records an update, and what then runs in this precision. Needs no GPU.
 pub fn update(layout: &ParamLayout, settings: &Settings, precision: Precision) -> Result<Update> {
     let mut rec = Recording::new("update");
     let scalars = rec.input("optimizer scalars", Shape::new([optim::SCALARS]), DType::F32);
@@ -112,7 +113,19 @@ pub fn update(layout: &ParamLayout, settings: &Settings, precision: Precision) -
         optim::adamw(&mut rec, &scalars, &status, &theta, gradient, &first, &second)?;
         optim::ema(&mut rec, &scalars, &status, &theta, &ema)?;
     }
+    refresh(&mut rec, layout, precision)?;
     Ok(Update { recording: rec, scalars })
+}
+
+/// Records theta in f16, where that is what runs.
+fn refresh(rec: &mut Recording, layout: &ParamLayout, precision: Precision) -> Result<()> {
+    let slabs = if precision == Precision::F16 { 0..layout.slabs.len() } else { 0..0 };
+    for i in slabs {
+        let theta = layout.slab(rec, Role::Theta, i);
+        let half = layout.slab_as(rec, (Role::Half, DType::F16), i);
+        pointwise::convert(rec, &theta, &half)?;
+    }
+    Ok(())
 }
 
 fn external(rec: &mut Recording, key: &str, shape: Shape) -> Tensor {
@@ -147,6 +160,7 @@ pub struct Scaled {
 pub struct Trainer {
     gpu: Gpu,
     layout: ParamLayout,
+    precision: Precision,
     settings: Settings,
     scaling: LossScaling,
     pub state: TrainingState,
@@ -190,6 +204,7 @@ impl Trainer {
             scalars: update.scalars,
             gpu: gpu.clone(),
             layout: network.layout.clone(),
+            precision: network.precision,
             settings: settings.clone(),
             scaling,
             state,
@@ -265,6 +280,17 @@ impl Trainer {
         let values = |bits: &[u32]| bits.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
         self.gpu.write(&self.loss_sums, 0, &values(loss_sums))?;
         self.gpu.write(&self.status, 0, &values(status))?;
-        self.state.load(&self.gpu, &self.layout, folder)
+        self.state.load(&self.gpu, &self.layout, folder)?;
+        if self.precision == Precision::F32 {
+            return Ok(());
+        }
+        // On the GPU, as after an update: a resumed run has the same bits.
+        let mut rec = Recording::new("weights in f16");
+        refresh(&mut rec, &self.layout, self.precision)?;
+        let mut externals = Externals::new();
+        self.state.bind(&mut externals);
+        let mut plan = Plan::new(&self.gpu, rec, &externals, &PlanOptions::default())?;
+        plan.run(&[])?;
+        plan.wait()
     }
 }

@@ -58,6 +58,16 @@ impl Twinned {
     }
 }
 
+/// What storing a value near `x` in f16 may cost: half the spacing there. Below the normal range half the spacing at its end,
+/// or all of x, which an adapter may flush to zero.
+pub fn half_rounding(x: f64) -> f64 {
+    let smallest = f64::from(half::f16::MIN_POSITIVE);
+    if x.abs() < smallest { 2f64.powi(-25).max(x.abs()) } else { 2f64.powi(x.abs().log2().floor() as i32 - 11) }
+}
+
+/// From here on f32 is rounded to an infinite f16, at the latest.
+const BEYOND_F16: f64 = 65520.0;
+
 /// Spacing of f32 at `x`; below the normal range also what flushing to zero may lose.
 pub fn ulp(x: f64) -> f64 {
     let smallest = f64::from(f32::MIN_POSITIVE);
@@ -97,8 +107,12 @@ pub fn within(got: &[f32], expected: &[f64], bound: &[f64]) -> Result<(), String
 /// NMSE is a statistic of a tensor: a handful of elements may all cancel, and has the bound per element alone.
 const NMSE_ELEMENTS: usize = 16;
 
-fn nmse_below(got: &[f32], expected: &[f64], limit: f64) -> Result<(), String> {
+/// `rounding`: what storage may add to each element; no error is longer than the two one after the other.
+fn nmse_below(got: &[f32], expected: &[f64], rounding: &[f64], limit: f64) -> Result<(), String> {
     let value = nmse(got, expected);
+    let power: f64 = expected.iter().map(|b| b * b).sum();
+    let stored: f64 = rounding.iter().map(|r| r * r).sum();
+    let limit = if stored > 0.0 { (limit.sqrt() + (stored / power).sqrt()).powi(2) } else { limit };
     let fine = value <= limit || got.len() < NMSE_ELEMENTS;
     if fine { Ok(()) } else { Err(format!("NMSE {value:e}, limit {limit:e}")) }
 }
@@ -106,34 +120,38 @@ fn nmse_below(got: &[f32], expected: &[f64], limit: f64) -> Result<(), String> {
 impl Tolerance {
     /// Whether output `j` of the op is what the twin says.
     pub fn check(&self, t: &Twinned, j: usize, got: &[f32]) -> Result<(), String> {
-        let expected = &t.outputs[j];
+        let (mut expected, mut got) = (t.outputs[j].clone(), got.to_vec());
+        let half = t.op.half >> (t.op.reads.len() + j) & 1 == 1;
+        let bounds = self.bounds(t, j);
+        if half {
+            overflowed(&mut got, &mut expected, &bounds)?;
+        }
+        let rounding = match half {
+            true => expected.iter().zip(&bounds).map(|(e, bound)| half_rounding(e.abs() + bound)).collect(),
+            false => vec![0.0; expected.len()],
+        };
+        let bounds: Vec<_> = bounds.iter().zip(&rounding).map(|(bound, r)| bound + r).collect();
+        let (got, expected) = (&got, &expected);
         match self {
             Self::Exact => {
+                let stored = |e: f64| if half { half::f16::from_f32(e as f32).to_f32() } else { e as f32 };
                 if got.len() != expected.len() {
                     return Err(format!("{} elements, expected {}", got.len(), expected.len()));
                 }
-                let wrong = (0..got.len()).find(|&i| got[i].to_bits() != (expected[i] as f32).to_bits());
+                let wrong = (0..got.len()).find(|&i| got[i].to_bits() != stored(expected[i]).to_bits());
                 wrong.map_or(Ok(()), |i| Err(format!("element {i}: got {:e}, expected {:e}", got[i], expected[i])))
             }
-            Self::Ulp(n) => within(got, expected, &expected.iter().map(|&b| n * ulp(b)).collect::<Vec<_>>()),
+            Self::Ulp(_) | Self::Cancelling(_) => within(got, expected, &bounds),
             Self::Sum(terms) => {
-                let k = terms(&t.op);
-                let scale = 2.0 * k as f64 * U;
-                let sums = &t.absolute()[j];
-                within(
-                    got,
-                    expected,
-                    &sums.iter().map(|s| scale * s + f64::from(f32::MIN_POSITIVE)).collect::<Vec<_>>(),
-                )?;
-                nmse_below(got, expected, if k <= 4096 { 1e-11 } else { 1e-10 })
+                within(got, expected, &bounds)?;
+                nmse_below(got, expected, &rounding, if terms(&t.op) <= 4096 { 1e-11 } else { 1e-10 })
             }
-            Self::Custom(bounds) => {
-                within(got, expected, &bounds(t)[j])?;
-                nmse_below(got, expected, 1e-11)
+            Self::Custom(_) => {
+                within(got, expected, &bounds)?;
+                nmse_below(got, expected, &rounding, 1e-11)
             }
-            Self::Cancelling(bounds) => within(got, expected, &bounds(t)[j]),
-            Self::Flagging(bounds) => {
-                let (mut got, mut expected, mut bound) = (got.to_vec(), expected.clone(), bounds(t)[j].clone());
+            Self::Flagging(_) => {
+                let (mut got, mut expected, mut bound) = (got.clone(), expected.clone(), bounds);
                 for (i, value) in got.iter_mut().enumerate().take(expected.len()) {
                     if !(expected[i] as f32).is_finite() {
                         if value.is_finite() {
@@ -143,8 +161,36 @@ impl Tolerance {
                     }
                 }
                 within(&got, &expected, &bound)?;
-                nmse_below(&got, &expected, 1e-11)
+                nmse_below(&got, &expected, &rounding, 1e-11)
             }
         }
     }
+
+    /// The bound of each element of output `j` before it is stored.
+    fn bounds(&self, t: &Twinned, j: usize) -> Vec<f64> {
+        match self {
+            Self::Exact => vec![0.0; t.outputs[j].len()],
+            Self::Ulp(n) => t.outputs[j].iter().map(|&b| n * ulp(b)).collect(),
+            Self::Sum(terms) => {
+                let scale = 2.0 * terms(&t.op) as f64 * U;
+                t.absolute()[j].iter().map(|s| scale * s + f64::from(f32::MIN_POSITIVE)).collect()
+            }
+            Self::Custom(bounds) | Self::Cancelling(bounds) | Self::Flagging(bounds) => bounds(t)[j].clone(),
+        }
+    }
+}
+
+/// What is beyond f16 for certain is stored as infinite, of its sign, and then compared no more.
+fn overflowed(got: &mut [f32], expected: &mut [f64], bounds: &[f64]) -> Result<(), String> {
+    for (i, (got, expected)) in got.iter_mut().zip(expected).enumerate() {
+        let beyond = expected.is_finite() && expected.abs() - bounds[i] > BEYOND_F16;
+        let between = got.is_infinite() && expected.abs() + bounds[i] >= BEYOND_F16;
+        if beyond && f64::from(*got) != expected.signum() * f64::INFINITY {
+            return Err(format!("element {i}: got {got:e}, expected {expected:e}, which f16 has not"));
+        }
+        if beyond || between {
+            (*got, *expected) = (0.0, 0.0);
+        }
+    }
+    Ok(())
 }

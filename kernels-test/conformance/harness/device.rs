@@ -7,7 +7,7 @@ use deme::kernels::EXAMPLES;
 use deme::recording::{Op, Recording, Tensor};
 use deme::shader::card::{Card, Class, Precision, Variant};
 use deme::shape::DType;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Guard words on each side of every buffer.
@@ -62,6 +62,17 @@ fn written(op: &Op, buffer: usize) -> Vec<std::ops::Range<usize>> {
     outputs.map(|t| t.offset as usize..(t.offset + t.elements()) as usize).collect()
 }
 
+/// The buffers of the op's bindings in f16.
+fn halves(op: &Op) -> BTreeSet<usize> {
+    let all = op.tensors().enumerate().filter(|(i, _)| op.half >> i & 1 == 1);
+    all.map(|(_, (_, t))| t.buffer.0 as usize).collect()
+}
+
+/// The bits of an f32 once it has been stored in f16.
+pub fn through_f16(word: u32) -> u32 {
+    half::f16::from_f32(f32::from_bits(word)).to_f32().to_bits()
+}
+
 /// What the op finds: `before`, with poison where it must write.
 pub fn poisoned(op: &Op, before: &[Vec<u32>]) -> Words {
     let mut words: Words = op.tensors().map(|(_, t)| t.buffer.0 as usize).map(|b| (b, before[b].clone())).collect();
@@ -80,8 +91,9 @@ pub fn untouched(op: &Op, before: &Words, after: &Words) -> Result<Words, String
         if guarded.len() != n + 2 * GUARD {
             return Err(format!("buffer {b} has {} words, expected {}", guarded.len(), n + 2 * GUARD));
         }
+        let guard = if halves(op).contains(&b) { through_f16(GUARD_WORD) } else { GUARD_WORD };
         let bands = guarded[..GUARD].iter().chain(&guarded[GUARD + n..]);
-        if let Some(i) = bands.enumerate().find(|(_, w)| **w != GUARD_WORD).map(|(i, _)| i) {
+        if let Some(i) = bands.enumerate().find(|(_, w)| **w != guard).map(|(i, _)| i) {
             let place = if i < GUARD { i as i64 - GUARD as i64 } else { (i - GUARD + n) as i64 };
             return Err(format!("stray write at element {place} of buffer {b} of {n}"));
         }
@@ -121,9 +133,8 @@ pub fn run_in(
     for (&b, words) in before {
         let elements = (words.len() + 2 * GUARD) as u64;
         let key = format!("b{b}");
-        let id = rec.external(&key, elements);
-        rec.buffers[id.0 as usize].dtype = dtypes[b];
-        let storage = gpu.storage(&key, elements).map_err(fail)?;
+        let id = rec.external_as(&key, elements, dtypes[b]);
+        let storage = gpu.storage_as(&key, elements, dtypes[b]).map_err(fail)?;
         externals.insert(key, storage);
         place.insert(b, id);
     }
@@ -138,6 +149,7 @@ pub fn run_in(
         reads: moved(&op.reads),
         writes: moved(&op.writes),
         updates: moved(&op.updates),
+        half: op.half,
     });
     // Named where it has tilings, and where it is a card's only variant: of cooperative matrices none is chosen by itself.
     let suffix = op.card.variants[0].stem.strip_prefix(op.card.word).unwrap_or_default().trim_start_matches('_');

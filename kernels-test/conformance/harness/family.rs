@@ -7,11 +7,11 @@ use super::device::{self, Words};
 use super::fault::Fault;
 use super::gradient;
 use deme::error::Result;
-use deme::recording::{Op, Tensor};
+use deme::recording::{Op, Tensor, ZERO_ELEMENTS};
 use deme::reference::as_f16;
 use deme::shader::card::{Class, Variant};
 use deme::shape::DType;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
 /// A family file: its tolerances by kernel word, its cases, and its report once they have run.
@@ -28,6 +28,8 @@ pub struct Report {
     pub failures: Vec<String>,
     /// Cases by variant stem: one op, in one variant, checked and unchecked, rerun.
     pub counts: BTreeMap<&'static str, usize>,
+    /// Of these, cases that ran with elements in f16 too.
+    pub halves: BTreeMap<&'static str, usize>,
     /// By variant stem and tiling: cases that offered it, and cases that took it.
     pub tilings: BTreeMap<(&'static str, String), [usize; 2]>,
     /// Kernel words with their floors.
@@ -57,7 +59,8 @@ impl Entry {
             let report = family.finish();
             let mut text = format!("{}: ", self.name);
             for (stem, n) in &report.counts {
-                text += &format!("{stem} {n}, ");
+                let halves = report.halves.get(stem).map(|n| format!(" (f16 {n})")).unwrap_or_default();
+                text += &format!("{stem} {n}{halves}, ");
             }
             for ((stem, tiling), [_, n]) in &report.tilings {
                 text += &format!("{stem} {tiling} {n}, ");
@@ -94,7 +97,7 @@ pub struct Family {
 
 fn bits_as_f64(words: &[u32], dtype: DType) -> Vec<f64> {
     let value = |&w: &u32| match dtype {
-        DType::F32 => f64::from(f32::from_bits(w)),
+        DType::F32 | DType::F16 => f64::from(f32::from_bits(w)),
         DType::U32 => f64::from(w),
     };
     words.iter().map(value).collect()
@@ -184,6 +187,41 @@ impl<'a> Trial<'a> {
     }
 }
 
+/// An op with every binding in f16 that may be, and its buffers' contents rounded to it.
+pub struct Half {
+    op: Op,
+    dtypes: Vec<DType>,
+    before: Vec<Vec<u32>>,
+}
+
+impl Half {
+    /// None where the adapter has no f16, the op has no such binding, or its contents are beyond the range of f16. A buffer that is
+    /// also bound where it must be f32 stays so, and so does the one of zeros, as in recordings.
+    pub fn of(op: &Op, dtypes: &[DType], before: &[Vec<u32>]) -> Option<Self> {
+        let (mut dtypes, mut before) = (dtypes.to_vec(), before.to_vec());
+        let index = |t: &Tensor| t.buffer.0 as usize;
+        let bindings = || op.tensors().zip(op.card.bindings).map(|((_, t), binding)| (index(t), binding.half));
+        let may = |b: usize| bindings().all(|(other, half)| other != b || half);
+        let zeros = |b: usize| before[b].len() == ZERO_ELEMENTS as usize && before[b].iter().all(|w| *w == 0);
+        let chosen: BTreeSet<_> = bindings().map(|(b, _)| b).filter(|&b| may(b) && !zeros(b)).collect();
+        if chosen.is_empty() || !device::gpu().has_f16() {
+            return None;
+        }
+        for &b in &chosen {
+            dtypes[b] = DType::F16;
+            before[b].iter_mut().for_each(|w| *w = device::through_f16(*w));
+        }
+        let read = op.reads.iter().chain(&op.updates).flat_map(|t| slice(&before[index(t)], t));
+        let finite = read.into_iter().all(|w| f32::from_bits(w).is_finite());
+        let half = (0..).zip(bindings()).map(|(i, (b, _))| u32::from(chosen.contains(&b)) << i).sum();
+        finite.then(|| Self { op: Op { half, ..op.clone() }, dtypes, before })
+    }
+
+    pub fn trial(&self) -> Trial<'_> {
+        Trial::new(&self.op, &self.dtypes, &self.before)
+    }
+}
+
 impl Family {
     fn tolerance(&self, word: &str) -> &'static Tolerance {
         let known = self.all.iter().flat_map(|e| e.tolerances).find(|(w, _)| *w == word);
@@ -220,6 +258,13 @@ impl Family {
                     Err(e) => {
                         let params = &op.params;
                         self.fail(format!("{name}: op {k} {} as {} {params:?}: {e:?}", op.label(), variant.stem));
+                    }
+                }
+                if let Some(half) = Half::of(&forced, &dtypes, &state) {
+                    *self.report.halves.entry(variant.stem).or_default() += 1;
+                    if let Err(e) = half.trial().conform(tolerance, |_, _| ()) {
+                        let (params, stem) = (&op.params, variant.stem);
+                        self.fail(format!("{name}: op {k} {} as {stem} in f16 {params:?}: {e:?}", op.label()));
                     }
                 }
                 for tiling in self.others(variant, &op.params) {
@@ -308,6 +353,10 @@ impl Family {
                 let n = self.report.counts.get(variant.stem).copied().unwrap_or(0);
                 if n < floor && (n > 0 || device::runs_here(word, variant)) {
                     self.fail(format!("{}: {n} cases, at least {floor} are wanted", variant.stem));
+                }
+                let halves = self.report.halves.get(variant.stem).copied().unwrap_or(0);
+                if card.halves() != 0 && n > 0 && device::gpu().has_f16() && 2 * halves < floor {
+                    self.fail(format!("{}: {halves} cases in f16, at least half of {floor} are wanted", variant.stem));
                 }
             }
         }

@@ -4,7 +4,7 @@
 use super::case::Bench;
 use super::compare::Tolerance;
 use super::device::{self, Words};
-use super::family::{Failure, Trial};
+use super::family::{Failure, Half, Trial};
 use deme::recording::Op;
 use deme::shader::{Limits, translate};
 
@@ -20,6 +20,8 @@ pub enum Kind {
     Shader { stem: &'static str, tiling: Option<&'static str>, from: &'static str, to: &'static str },
     /// The GPU is given another op than the twin.
     Call(fn(&mut Op)),
+    /// The same of the op with its elements in f16.
+    Elements(fn(&mut Op)),
     /// The buffers (with guard words) after run 0, 1 or 2 are changed before they are judged.
     Result(fn(usize, &Op, &mut Words)),
 }
@@ -63,7 +65,14 @@ impl Fault {
                 return Ok(false);
             }
             let sound = Op { card: self.card(op)?, ..op.clone() };
-            let mut trial = Trial::new(&sound, &dtypes, &state);
+            let half = match self.kind {
+                Kind::Elements(_) if op.card.word == self.word => match Half::of(&sound, &dtypes, &state) {
+                    None => return Ok(false),
+                    half => half,
+                },
+                _ => None,
+            };
+            let mut trial = half.as_ref().map_or_else(|| Trial::new(&sound, &dtypes, &state), Half::trial);
             if op.card.word == self.word {
                 if let Kind::Shader { tiling: Some(tiling), .. } = &self.kind {
                     trial.tiling = Some((*tiling).to_owned());
@@ -104,7 +113,7 @@ impl Fault {
                 let text = Box::leak(text.into_boxed_str());
                 op.card = device::single(op.card, variant, variant.stem, text);
             }
-            Kind::Call(change) => change(&mut op),
+            Kind::Call(change) | Kind::Elements(change) => change(&mut op),
             Kind::Result(change) => {
                 return Ok(trial.conform(tolerance, |run, words| change(run, trial.op, words)));
             }

@@ -145,7 +145,7 @@ fn initial(recording: &Recording) -> Result<State> {
     let content = |b: usize, elements: u64, dtype: DType| -> Vec<f64> {
         let stream = rng::stream(Purpose::Weights, b as u32);
         let value = |i: u64| match dtype {
-            DType::F32 => f64::from(rng::normal4(SEED, stream, i)[0] as f32),
+            DType::F32 | DType::F16 => f64::from(rng::normal4(SEED, stream, i)[0] as f32),
             DType::U32 => f64::from(rng::philox(SEED, stream, i)[0]),
         };
         (0..elements).map(value).collect()
@@ -219,7 +219,7 @@ fn on_gpu(
         alone.buffers[id.0 as usize].dtype = buffer.dtype;
         moved.insert(t.buffer, id);
         if let Entry::Vacant(place) = externals.entry(key) {
-            let storage = gpu.storage(place.key(), buffer.elements)?;
+            let storage = gpu.storage_as(place.key(), buffer.elements, buffer.dtype)?;
             gpu.write(&storage, 0, &vec![f32::NAN; buffer.elements as usize])?;
             place.insert(storage);
         }
@@ -238,6 +238,7 @@ fn on_gpu(
         reads: place(&op.reads),
         writes: place(&op.writes),
         updates: place(&op.updates),
+        half: op.half,
     });
     let suffix = variant.stem.strip_prefix(op.card.word).and_then(|s| s.strip_prefix('_')).map(String::from);
     let mut plan = Plan::new(gpu, alone, &externals, &PlanOptions { variant: suffix, ..PlanOptions::default() })?;

@@ -19,7 +19,8 @@ impl Plan<'_> {
         let objective = self.args.expert(experts[0], self.ranges);
         let micro = step::micro(self.network(self.asked()), &self.settings, &objective)?.recording;
         let update = step::update(&self.start.layout, &self.settings, self.asked())?.recording;
-        let (sets, slab) = (state::sets(objective.needs_teacher()), self.start.layout.bytes());
+        let teacher = objective.needs_teacher();
+        let slabs = state::bytes(&self.start.layout, teacher, self.asked());
         let mut run = memory::plan_bytes(&micro)? + memory::plan_bytes(&update)?;
         // Held-out losses and sample grids have plans of their own.
         for (every, batch) in [(self.settings.eval_every, self.settings.batch), (self.settings.sample_every, GRID)] {
@@ -34,14 +35,12 @@ impl Plan<'_> {
         say!("experts: {experts:?} of {}", self.ranges.len())?;
         say!("images: {train} to train on, {held_out} held out")?;
         say!("parameters: {}", grouped(self.start.layout.count()))?;
-        say!(
-            "weights, average, gradients, moments{}: {}",
-            if sets == 6 { ", teacher" } else { "" },
-            bytes(sets * slab)
-        )?;
+        let copy = if self.asked() == Precision::F16 { ", weights in f16" } else { "" };
+        let teacher = if teacher { ", teacher" } else { "" };
+        say!("weights, average, gradients, moments{copy}{teacher}: {}", bytes(slabs))?;
         say!("activations and inputs, micro-batches of {}: {}", self.settings.batch, bytes(run))?;
         say!("reading back: {}", bytes(readback))?;
-        say!("peak memory on the GPU: {}", bytes(sets * slab + run + readback))?;
+        say!("peak memory on the GPU: {}", bytes(slabs + run + readback))?;
         say!("arithmetic of an update: {:.1} GFLOP", flops as f64 / 1e9)
     }
 
@@ -57,7 +56,8 @@ impl Plan<'_> {
         let x = Shape::new([batch, h, w, padded_channels(config.in_channels)]);
         let x = tape.rec.input("x", x, DType::F32);
         let embedding = tape.rec.input("embedding", Shape::new([batch, config.block_out_channels[0]]), DType::F32);
-        let mut net = Net { tape: &mut tape, layout, role: Role::Theta, trained: false };
+        // The average runs here, which is f32.
+        let mut net = Net { tape: &mut tape, layout, role: Role::Theta, stored: DType::F32, trained: false };
         config.forward(&mut net, &x, &embedding, student_projections, &mut |_, _| ())?;
         Ok(tape.rec)
     }

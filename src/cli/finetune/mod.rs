@@ -146,7 +146,7 @@ impl Plan<'_> {
         let begun = folder.join("metrics.jsonl").exists();
         tune::resume(gpu, &record, begun, &self.args.tune, self.global, settings.replays())?;
         let teacher = objective.needs_teacher();
-        let state = TrainingState::start(gpu, layout, teacher, |name| self.start.read(name))?;
+        let state = TrainingState::start(gpu, layout, teacher, gpu.precision(), |name| self.start.read(name))?;
         let (held_out, samples) = (self.held_out(gpu, &state.ema)?, self.samples(gpu, &state.ema)?);
         let mut trainer = Trainer::new(gpu, self.network(gpu.precision()), settings, &objective, state)?;
         let (config, schedule) = (&self.model.config, &self.model.schedule);

@@ -65,7 +65,7 @@ const fn softmax(file: (&'static str, &'static str), class: Class, groups: fn(&[
 pub static SOFTMAX_FORWARD: Card = Card {
     word: "softmax_forward",
     params: SoftmaxParams::FIELDS,
-    bindings: &[read("x"), write("y")],
+    bindings: &[read("x"), write("y").or_half()],
     variants: &[
         softmax(wgsl!("softmax_forward_tiled"), Class::Gpu, |w| u64::from(SoftmaxParams::of(w).rows)),
         softmax(wgsl!("softmax_forward_v1"), Class::Any, |w| per64(SoftmaxParams::of(w).rows)),
@@ -77,7 +77,7 @@ pub static SOFTMAX_FORWARD: Card = Card {
 pub static SOFTMAX_BACKWARD: Card = Card {
     word: "softmax_backward",
     params: SoftmaxParams::FIELDS,
-    bindings: &[read("y"), read("dy"), write("dx")],
+    bindings: &[read("y").or_half(), read("dy"), write("dx")],
     variants: &[
         softmax(wgsl!("softmax_backward_tiled"), Class::Gpu, |w| u64::from(SoftmaxParams::of(w).rows)),
         softmax(wgsl!("softmax_backward_v1"), Class::Any, |w| per64(SoftmaxParams::of(w).rows)),
@@ -137,7 +137,7 @@ const fn naive(file: (&'static str, &'static str), groups: fn(&[u32]) -> u64) ->
 pub static ATTENTION_FORWARD: Card = Card {
     word: "attention_forward",
     params: AttentionParams::FIELDS,
-    bindings: &[read("q"), read("k"), read("v"), write("o"), write("log_sum")],
+    bindings: &[read("q").or_half(), read("k").or_half(), read("v").or_half(), write("o").or_half(), write("log_sum")],
     variants: &[
         tiled(wgsl!("attention_forward_tiled"), |w| tiles(w, queries, TILE)),
         naive(wgsl!("attention_forward_v1"), |w| tiles(w, queries, 64)),
@@ -149,7 +149,7 @@ pub static ATTENTION_FORWARD: Card = Card {
 pub static ATTENTION_BACKWARD_DELTA: Card = Card {
     word: "attention_backward_delta",
     params: AttentionParams::FIELDS,
-    bindings: &[read("o"), read("dy"), write("delta")],
+    bindings: &[read("o").or_half(), read("dy"), write("delta")],
     variants: &[plain(wgsl!("attention_backward_delta"), |w| {
         let p = AttentionParams::of(w);
         (u64::from(p.batch) * u64::from(p.heads) * u64::from(p.queries)).div_ceil(64)
@@ -161,7 +161,15 @@ pub static ATTENTION_BACKWARD_DELTA: Card = Card {
 pub static ATTENTION_BACKWARD_QUERY: Card = Card {
     word: "attention_backward_query",
     params: AttentionParams::FIELDS,
-    bindings: &[read("q"), read("k"), read("v"), read("log_sum"), read("delta"), read("dy"), write("dq")],
+    bindings: &[
+        read("q").or_half(),
+        read("k").or_half(),
+        read("v").or_half(),
+        read("log_sum"),
+        read("delta"),
+        read("dy"),
+        write("dq"),
+    ],
     variants: &[
         tiled(wgsl!("attention_backward_query_tiled"), |w| tiles(w, queries, TILE)),
         naive(wgsl!("attention_backward_query_v1"), |w| tiles(w, queries, 64)),
@@ -173,7 +181,16 @@ pub static ATTENTION_BACKWARD_QUERY: Card = Card {
 pub static ATTENTION_BACKWARD_KEY_VALUE: Card = Card {
     word: "attention_backward_key_value",
     params: AttentionParams::FIELDS,
-    bindings: &[read("q"), read("k"), read("v"), read("log_sum"), read("delta"), read("dy"), write("dk"), write("dv")],
+    bindings: &[
+        read("q").or_half(),
+        read("k").or_half(),
+        read("v").or_half(),
+        read("log_sum"),
+        read("delta"),
+        read("dy"),
+        write("dk"),
+        write("dv"),
+    ],
     variants: &[
         tiled(wgsl!("attention_backward_key_value_tiled"), |w| tiles(w, keys, TILE)),
         naive(wgsl!("attention_backward_key_value_v1"), |w| tiles(w, keys, 64)),

@@ -62,7 +62,7 @@ const fn sum_card(word: &'static str, bindings: &'static [Binding], variants: &'
 /// y = x + t
 pub static ADD_CHANNEL_BIAS: Card = pixel_card(
     "add_channel_bias",
-    &[read("x"), read("t"), write("y")],
+    &[read("x").or_half(), read("t").or_half(), write("y").or_half()],
     &[variant(wgsl!("add_channel_bias"), pixel_groups)],
 );
 
@@ -73,20 +73,20 @@ pub static SUM_PIXELS: Card =
 /// y = x (1 + scale) + shift
 pub static SCALE_SHIFT_FORWARD: Card = pixel_card(
     "scale_shift_forward",
-    &[read("x"), read("scale"), read("shift"), write("y")],
+    &[read("x").or_half(), read("scale").or_half(), read("shift").or_half(), write("y").or_half()],
     &[variant(wgsl!("scale_shift_forward"), pixel_groups)],
 );
 
 /// dx = dy (1 + scale)
 pub static SCALE_SHIFT_BACKWARD_INPUT: Card = pixel_card(
     "scale_shift_backward_input",
-    &[read("scale"), read("dy"), write("dx")],
+    &[read("scale").or_half(), read("dy"), write("dx")],
     &[variant(wgsl!("scale_shift_backward_input"), pixel_groups)],
 );
 
 /// dscale = the sum of x dy over each chunk of pixels
 pub static SCALE_SHIFT_BACKWARD_SCALE: Card = sum_card(
     "scale_shift_backward_scale",
-    &[read("x"), read("dy"), write("dscale")],
+    &[read("x").or_half(), read("dy"), write("dscale")],
     &[variant(wgsl!("scale_shift_backward_scale"), chunk_groups)],
 );

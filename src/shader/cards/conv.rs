@@ -136,7 +136,7 @@ fn chunks(words: &[u32]) -> u64 {
 pub static CONV2D_FORWARD: Card = Card {
     word: "conv2d_forward",
     params: Conv2dParams::FIELDS,
-    bindings: &[read("x"), read("w"), read("bias"), write("y")],
+    bindings: &[read("x").or_half(), read("w").or_half(), read("bias").or_half(), write("y").or_half()],
     variants: &[
         Variant {
             constants: |words| width(words).to_vec(),
@@ -173,7 +173,7 @@ pub static CONV2D_FORWARD: Card = Card {
 pub static CONV2D_BACKWARD_INPUT: Card = Card {
     word: "conv2d_backward_input",
     params: Conv2dParams::FIELDS,
-    bindings: &[read("dy"), read("w"), write("dx")],
+    bindings: &[read("dy"), read("w").or_half(), write("dx")],
     variants: &[
         Variant {
             constants: |words| width_and_stride(words).to_vec(),
@@ -210,7 +210,7 @@ pub static CONV2D_BACKWARD_INPUT: Card = Card {
 pub static CONV2D_BACKWARD_WEIGHT: Card = Card {
     word: "conv2d_backward_weight",
     params: Conv2dParams::FIELDS,
-    bindings: &[read("x"), read("dy"), update("dw")],
+    bindings: &[read("x").or_half(), read("dy"), update("dw")],
     variants: &[
         Variant {
             constants: |words| width(words).to_vec(),

@@ -132,11 +132,16 @@ fn forward_cut(p: &MatmulParams) -> Option<Cut> {
     windowed(p, p.k, [p.ldw, p.w_outer, p.w_inner], p.m)
 }
 
+/// Tile of the product without windows.
+fn plain_lanes(words: &[u32]) -> Lanes {
+    let p = MatmulParams::of(words);
+    lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner)
+}
+
 /// Tile of the product, and the windows of w.
 fn forward_lanes(words: &[u32]) -> (Lanes, Option<Cut>) {
     let p = MatmulParams::of(words);
-    let lanes = lanes(p.m, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner);
-    match lanes.windowed(forward_cut(&p)) {
+    match plain_lanes(words).windowed(forward_cut(&p)) {
         (lanes, Some(cut)) => (lanes.wide(), Some(cut)),
         plain => plain,
     }
@@ -153,15 +158,17 @@ fn weight_lanes(words: &[u32]) -> Lanes {
     lanes(p.k, p.n, p.ldw | p.w_outer | p.w_inner | p.ldy | p.y_outer | p.y_inner).whole_rows().tall()
 }
 
-/// The default tile, and others of `least` rows or more, with and without the cut whose matrices start at these strides.
+/// The default tile, the one that is taken where there can be no windows, and others of `least` rows or more, with and without
+/// the cut whose matrices start at these strides.
 fn lanes_menu(
     words: &[u32],
     default: (Lanes, Option<Cut>),
+    plain: Lanes,
     least: u32,
     (cut, outer, inner): (Option<Cut>, u32, u32),
 ) -> Vec<Tiling> {
     let p = MatmulParams::of(words);
-    let ways = std::iter::once(default).chain(default.0.others(least, cut));
+    let ways = [default, (plain, None)].into_iter().chain(default.0.others(least, cut));
     distinct(ways.map(|way| Tiling {
         name: way.0.name(way.1),
         constants: window_constants(way),
@@ -211,7 +218,7 @@ fn weight_tile(words: &[u32]) -> Tile {
 pub static MATMUL_FORWARD: Card = Card {
     word: "matmul_forward",
     params: MatmulParams::FIELDS,
-    bindings: &[read("x"), read("w"), read("bias"), write("y")],
+    bindings: &[read("x").or_half(), read("w").or_half(), read("bias").or_half(), write("y").or_half()],
     variants: &[
         Variant {
             fits: |words, limits| {
@@ -234,7 +241,13 @@ pub static MATMUL_FORWARD: Card = Card {
                 |words| tiles_a_pass(words, forward_lanes(words)),
                 |words| {
                     let p = MatmulParams::of(words);
-                    lanes_menu(words, forward_lanes(words), 1, (forward_cut(&p), p.w_outer, p.w_inner))
+                    lanes_menu(
+                        words,
+                        forward_lanes(words),
+                        plain_lanes(words),
+                        1,
+                        (forward_cut(&p), p.w_outer, p.w_inner),
+                    )
                 },
             )
         },
@@ -256,7 +269,7 @@ pub static MATMUL_FORWARD: Card = Card {
 pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
     word: "matmul_backward_weight",
     params: MatmulParams::FIELDS,
-    bindings: &[read("x"), read("dy"), update("dw")],
+    bindings: &[read("x").or_half(), read("dy").or_half(), update("dw")],
     variants: &[
         Variant {
             fits: |words, limits| {
@@ -274,7 +287,8 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
             |words| tiles_a_pass(words, (weight_lanes(words), None)),
             |words| {
                 let p = MatmulParams::of(words);
-                lanes_menu(words, (weight_lanes(words), None), 8, (weight_cut(&p), p.y_outer, p.y_inner))
+                let lanes = weight_lanes(words);
+                lanes_menu(words, (lanes, None), lanes, 8, (weight_cut(&p), p.y_outer, p.y_inner))
             },
         ),
         tiled(
@@ -295,7 +309,7 @@ pub static MATMUL_BACKWARD_WEIGHT: Card = Card {
 pub static TRANSPOSE: Card = Card {
     word: "transpose",
     params: TransposeParams::FIELDS,
-    bindings: &[read("x"), write("y")],
+    bindings: &[read("x").or_half(), write("y").or_half()],
     variants: &[plain(wgsl!("transpose"), |words| {
         let p = TransposeParams::of(words);
         let tiles = u64::from(p.rows.div_ceil(8)) * u64::from(p.cols.div_ceil(64));

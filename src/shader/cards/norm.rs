@@ -91,7 +91,7 @@ fn batch_groups(words: &[u32]) -> u64 {
 pub static GROUP_NORM_MOMENTS: Card = Card {
     word: "group_norm_moments",
     params: GroupNormParams::FIELDS,
-    bindings: &[read("x"), write("moments")],
+    bindings: &[read("x").or_half(), write("moments")],
     variants: &[variant(wgsl!("group_norm_moments"), Class::Any, chunk_groups)],
     flops: |w| 4 * elements(w),
 };
@@ -112,7 +112,13 @@ pub static GROUP_NORM_STATISTICS: Card = Card {
 pub static GROUP_NORM_FORWARD: Card = Card {
     word: "group_norm_forward",
     params: GroupNormParams::FIELDS,
-    bindings: &[read("x"), read("statistics"), read("gamma"), read("beta"), write("y")],
+    bindings: &[
+        read("x").or_half(),
+        read("statistics"),
+        read("gamma").or_half(),
+        read("beta").or_half(),
+        write("y").or_half(),
+    ],
     variants: &[variant(wgsl!("group_norm_forward"), Class::Any, pixel_groups)],
     flops: |w| (4 + 8 * u64::from(GroupNormParams::of(w).silu)) * elements(w),
 };
@@ -121,7 +127,14 @@ pub static GROUP_NORM_FORWARD: Card = Card {
 pub static GROUP_NORM_BACKWARD_MOMENTS: Card = Card {
     word: "group_norm_backward_moments",
     params: GroupNormParams::FIELDS,
-    bindings: &[read("x"), read("statistics"), read("gamma"), read("beta"), read("dy"), write("moments")],
+    bindings: &[
+        read("x").or_half(),
+        read("statistics"),
+        read("gamma").or_half(),
+        read("beta").or_half(),
+        read("dy"),
+        write("moments"),
+    ],
     variants: &[variant(wgsl!("group_norm_backward_moments"), Class::Any, chunk_groups)],
     flops: |w| (5 + 12 * u64::from(GroupNormParams::of(w).silu)) * elements(w),
 };
@@ -130,7 +143,7 @@ pub static GROUP_NORM_BACKWARD_MOMENTS: Card = Card {
 pub static GROUP_NORM_BACKWARD_STATISTICS: Card = Card {
     word: "group_norm_backward_statistics",
     params: GroupNormParams::FIELDS,
-    bindings: &[read("sums"), read("gamma"), write("means")],
+    bindings: &[read("sums"), read("gamma").or_half(), write("means")],
     variants: &[variant(wgsl!("group_norm_backward_statistics"), Class::Any, |w| batch_groups(w).div_ceil(64))],
     flops: |w| {
         let p = GroupNormParams::of(w);
@@ -142,7 +155,15 @@ pub static GROUP_NORM_BACKWARD_STATISTICS: Card = Card {
 pub static GROUP_NORM_BACKWARD_INPUT: Card = Card {
     word: "group_norm_backward_input",
     params: GroupNormParams::FIELDS,
-    bindings: &[read("x"), read("statistics"), read("gamma"), read("beta"), read("means"), read("dy"), write("dx")],
+    bindings: &[
+        read("x").or_half(),
+        read("statistics"),
+        read("gamma").or_half(),
+        read("beta").or_half(),
+        read("means"),
+        read("dy"),
+        write("dx"),
+    ],
     variants: &[variant(wgsl!("group_norm_backward_input"), Class::Any, pixel_groups)],
     flops: |w| (8 + 12 * u64::from(GroupNormParams::of(w).silu)) * elements(w),
 };

@@ -38,7 +38,7 @@ fn flops(words: &[u32]) -> u64 {
 pub static ADD: Card = Card {
     word: "add",
     params: CountParams::FIELDS,
-    bindings: &[read("x"), read("y"), write("z")],
+    bindings: &[read("x").or_half(), read("y").or_half(), write("z").or_half()],
     variants: &[wide(wgsl!("add"))],
     flops,
 };
@@ -56,7 +56,7 @@ pub static ACCUMULATE: Card = Card {
 pub static SCALE: Card = Card {
     word: "scale",
     params: ScaleParams::FIELDS,
-    bindings: &[read("x"), write("y")],
+    bindings: &[read("x").or_half(), write("y").or_half()],
     variants: &[wide(wgsl!("scale"))],
     flops,
 };
@@ -83,7 +83,7 @@ pub static CENTER: Card = Card {
 pub static SILU_FORWARD: Card = Card {
     word: "silu_forward",
     params: CountParams::FIELDS,
-    bindings: &[read("x"), write("y")],
+    bindings: &[read("x").or_half(), write("y").or_half()],
     variants: &[wide(wgsl!("silu_forward"))],
     flops: |w| 8 * flops(w),
 };
@@ -92,7 +92,7 @@ pub static SILU_FORWARD: Card = Card {
 pub static SILU_BACKWARD: Card = Card {
     word: "silu_backward",
     params: CountParams::FIELDS,
-    bindings: &[read("x"), read("dy"), write("dx")],
+    bindings: &[read("x").or_half(), read("dy"), write("dx")],
     variants: &[wide(wgsl!("silu_backward"))],
     flops: |w| 10 * flops(w),
 };

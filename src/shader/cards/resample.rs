@@ -56,7 +56,7 @@ const fn upsample(file: (&'static str, &'static str)) -> Variant {
 pub static UPSAMPLE_NEAREST_FORWARD: Card = Card {
     word: "upsample_nearest_forward",
     params: UpsampleParams::FIELDS,
-    bindings: &[read("x"), write("y")],
+    bindings: &[read("x").or_half(), write("y").or_half()],
     variants: &[upsample(wgsl!("upsample_nearest_forward"))],
     flops: |_| 0,
 };
@@ -84,7 +84,7 @@ fn per_row(rows: u32, channels: u32, width: u32) -> u64 {
 pub static CONCAT_CHANNELS: Card = Card {
     word: "concat_channels",
     params: ConcatParams::FIELDS,
-    bindings: &[read("a"), read("b"), write("y")],
+    bindings: &[read("a").or_half(), read("b").or_half(), write("y").or_half()],
     variants: &[Variant {
         stem: wgsl!("concat_channels").0,
         source: wgsl!("concat_channels").1,
@@ -122,7 +122,7 @@ fn slice_width(words: &[u32]) -> u32 {
 pub static SLICE_CHANNELS_FORWARD: Card = Card {
     word: "slice_channels_forward",
     params: SliceParams::FIELDS,
-    bindings: &[read("x"), write("y")],
+    bindings: &[read("x").or_half(), write("y").or_half()],
     variants: &[slice(wgsl!("slice_channels_forward"), |w| {
         let p = SliceParams::of(w);
         per_row(p.rows, p.count, slice_width(w))

@@ -121,7 +121,7 @@ fn weight_flops(words: &[u32], each: [u64; 2]) -> u64 {
 pub static WINOGRAD_WEIGHT: Card = Card {
     word: "winograd_weight",
     params: WinogradWeightParams::FIELDS,
-    bindings: &[read("w"), write("u")],
+    bindings: &[read("w").or_half(), write("u")],
     variants: &[Variant {
         constants: |w| {
             let p = WinogradWeightParams::of(w);
@@ -157,7 +157,7 @@ pub static WINOGRAD_WEIGHT_BACKWARD: Card = Card {
 pub static WINOGRAD_INPUT: Card = Card {
     word: "winograd_input",
     params: WinogradParams::FIELDS,
-    bindings: &[read("x"), write("v")],
+    bindings: &[read("x").or_half(), write("v")],
     variants: &[Variant { constants: tile_constants, ..plain(wgsl!("winograd_input"), tile_groups) }],
     flops: |w| tile_flops(w, [32, 264]),
 };
@@ -166,7 +166,7 @@ pub static WINOGRAD_INPUT: Card = Card {
 pub static WINOGRAD_OUTPUT: Card = Card {
     word: "winograd_output",
     params: WinogradParams::FIELDS,
-    bindings: &[read("m"), read("bias"), write("y")],
+    bindings: &[read("m"), read("bias").or_half(), write("y").or_half()],
     variants: &[Variant { constants: tile_constants, ..plain(wgsl!("winograd_output"), tile_groups) }],
     flops: |w| tile_flops(w, [28, 176]),
 };
