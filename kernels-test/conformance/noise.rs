@@ -198,7 +198,8 @@ fn sweep(f: &mut Family) {
     let mut worst = [0f64; 3];
     for piece in 0..16u32 {
         let values = Tensor { buffer: deme::recording::BufferId(0), offset: 0, shape: Shape::new([PIECE, 3]) };
-        let op = Op { card, params: vec![piece * PIECE], reads: vec![], writes: vec![values], updates: vec![], half: 0 };
+        let op =
+            Op { card, params: vec![piece * PIECE], reads: vec![], writes: vec![values], updates: vec![], half: 0 };
         let before = device::poisoned(&op, &[vec![0; 3 * PIECE as usize]]);
         let after = match device::run(&op, &[deme::shape::DType::F32], &before, false, 1) {
             Ok(after) => after,

@@ -167,17 +167,22 @@ fn every_variant_is_well_formed_and_agrees_with_its_card() {
             for (constants, (text, windowed)) in &renderings {
                 // Windows are of f32.
                 let halves = if windowed.is_some() { 0 } else { card.halves() };
-                for half in BTreeSet::from([0, halves]) {
+                for (half, pairs) in
+                    BTreeSet::from([0, halves]).into_iter().flat_map(|half| [(half, false), (half, true)])
+                {
                     texts += 1;
-                    let result =
-                        in_f16(card, variant, text, half).and_then(|text| parse(&text)).and_then(|(module, info)| {
-                            check_params(card, *windowed, &module)?;
-                            check_bindings(card, *windowed, &module, &info)?;
-                            check_entry(variant, &module)?;
-                            translate::translate(&module, &info, variant.stem).map(|_| ()).map_err(|e| e.to_string())
-                        });
+                    let kept = in_f16(card, variant, text, half).and_then(|text| match pairs {
+                        true => elements::in_pairs(variant.stem, &text, card.bindings).map_err(|e| e.to_string()),
+                        false => Ok(text),
+                    });
+                    let result = kept.and_then(|text| parse(&text)).and_then(|(module, info)| {
+                        check_params(card, *windowed, &module)?;
+                        check_bindings(card, *windowed, &module, &info)?;
+                        check_entry(variant, &module)?;
+                        translate::translate(&module, &info, variant.stem).map(|_| ()).map_err(|e| e.to_string())
+                    });
                     if let Err(e) = result {
-                        failures.push(format!("{} {constants:?}, f16 {half:b}: {e}", variant.stem));
+                        failures.push(format!("{} {constants:?}, f16 {half:b}, pairs {pairs}: {e}", variant.stem));
                     }
                 }
             }

@@ -44,6 +44,14 @@ pub(super) fn summary(info: &wgpu::AdapterInfo) -> AdapterSummary {
     }
 }
 
+/// Whether a driver loads once what is the same for all lanes of a subgroup, known by what `summary` says of it: llvmpipe of Mesa
+/// 26 does, that of 25.0 does so outside loops only.
+pub(super) fn uniform_loads(driver: &str) -> bool {
+    let major = |version: &str| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let version = driver.strip_prefix("llvmpipe Mesa ").and_then(major);
+    version.is_some_and(|major| major >= 26)
+}
+
 /// DXC where its library can be loaded from beside the executable or from the search path, else FXC.
 fn dxc_present() -> bool {
     let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(std::path::Path::to_path_buf));
@@ -134,5 +142,18 @@ pub(super) fn choose(choice: &AdapterChoice) -> Result<wgpu::Adapter> {
     match position {
         Some(i) => Ok(adapters.into_iter().nth(i).ok_or(Error::NoAdapter { message: String::new() })?),
         None => Err(Error::usage(format!("no adapter matches {wanted}"), format!("this machine has {}", listed()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_with_uniform_loads_are_known_by_their_version() {
+        assert!(uniform_loads("llvmpipe Mesa 26.1.6-1~bpo13+1 (LLVM 19.1.7)"));
+        assert!(!uniform_loads("llvmpipe Mesa 25.0.7-2~bpo12+1 (LLVM 15.0.6)"));
+        assert!(!uniform_loads("radv Mesa 26.1.6"));
+        assert!(!uniform_loads("llvmpipe Mesa devel"));
     }
 }

@@ -4,7 +4,7 @@
 use super::adapter::{self, AdapterChoice, AdapterSummary};
 use super::autotune::Tuner;
 use super::memory;
-use super::pipeline::Pipelines;
+use super::pipeline::{self, Pipelines};
 use super::pipeline_cache::PipelineCache;
 use super::precision;
 use super::shader_module;
@@ -83,6 +83,7 @@ impl Gpu {
         if cooperative > 0 {
             features |= precision::COOPERATIVE;
         }
+        features |= adapter.features() & pipeline::pairs(summary.class);
         let fixed = features.contains(wgpu::Features::SUBGROUP) && info.subgroup_min_size == info.subgroup_max_size;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("deme"),
@@ -166,6 +167,7 @@ impl Gpu {
             workgroup_memory: self.0.limits.max_compute_workgroup_storage_size,
             subgroup: self.0.subgroup,
             cooperative: self.0.cooperative,
+            uniform_loads: adapter::uniform_loads(&self.0.summary.driver),
         }
     }
 

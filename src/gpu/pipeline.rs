@@ -5,7 +5,7 @@ use super::device::Gpu;
 use super::shader_module;
 use crate::error::Result;
 use crate::shader::card::{Access, Card, Constants, Variant};
-use crate::shader::{elements, template};
+use crate::shader::{Class, elements, template};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,6 +22,11 @@ type Key = (usize, &'static str, Constants, u32, bool);
 #[derive(Default)]
 pub(super) struct Pipelines {
     made: HashMap<Key, Arc<Pipeline>>,
+}
+
+/// What pairs (`elements::in_pairs`) need, on the adapters that gain by them.
+pub(super) fn pairs(class: Class) -> wgpu::Features {
+    if class == Class::Cpu { wgpu::Features::SHADER_INT64 } else { wgpu::Features::empty() }
 }
 
 /// Storage bindings, but for the one that is taken in windows.
@@ -58,7 +63,11 @@ pub(super) fn pipeline(
     if let Some(made) = gpu.pipelines().made.get(&key) {
         return Ok(Arc::clone(made));
     }
-    let wgsl = elements::in_f16(stem, &template::render(variant, &key.2)?, card.bindings, half)?;
+    let mut wgsl = elements::in_f16(stem, &template::render(variant, &key.2)?, card.bindings, half)?;
+    // Checked texts stay what GPUs run, so that the tests of a CPU rasteriser see both.
+    if gpu.device().features().contains(wgpu::Features::SHADER_INT64) && !checked {
+        wgsl = elements::in_pairs(stem, &wgsl, card.bindings)?;
+    }
     let made = gpu.scoped(stem, 0, || {
         let device = gpu.device();
         let module = shader_module::compile(device, stem, wgsl, checked);

@@ -111,10 +111,13 @@ pub struct Limits {
     pub subgroup: u32,
     /// Edge of the square cooperative matrices with factors in f16 and sums in f32 that may be used, 8 or 16; else 0.
     pub cooperative: u32,
+    /// Whether the driver loads once what is the same for all lanes of a subgroup.
+    pub uniform_loads: bool,
 }
 
 /// WebGPU's defaults, which every adapter grants.
-pub const DEFAULT_LIMITS: Limits = Limits { invocations: 256, workgroup_memory: 16384, subgroup: 0, cooperative: 0 };
+pub const DEFAULT_LIMITS: Limits =
+    Limits { invocations: 256, workgroup_memory: 16384, subgroup: 0, cooperative: 0, uniform_loads: false };
 
 /// What activations and weights are stored in; sums, gradients and the optimizer's state are f32 in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -156,7 +159,7 @@ pub type Constants = Vec<(&'static str, u32)>;
 /// One WGSL file that computes the kernel.
 pub struct Variant {
     /// File stem, entry point and GPU label: the word itself, `<word>_v1`, `<word>_tiled`, `<word>_subgroup`,
-    /// `<word>_coop`.
+    /// `<word>_uniform`, `<word>_coop`.
     pub stem: &'static str,
     /// The template's text.
     pub source: &'static str,

@@ -1,11 +1,55 @@
-//! Shaders are written in f32; where a binding's elements are f16, the rendered text is rewritten: what is loaded is widened,
-//! what is stored is rounded, and everything between stays f32. Without one of these conversions a text does not compile, or computes
-//! in f16, which the conformance tests notice.
+//! Shaders are written in f32; where a binding's elements are kept otherwise, the rendered text is rewritten, and everything
+//! between loads and stores stays f32. In f16, what is loaded is widened and what is stored is rounded. In pairs, vectors of four are
+//! two of 64 bits with the same bits: CPU rasterisers load and store lane by lane and value by value, so that half the values cost
+//! half. Without one of these conversions a text does not compile, or computes in f16, which the conformance tests notice.
 //! Called by `gpu::pipeline`, `doctor` and the shader tests.
 
 use crate::error::{Error, Result};
 use crate::shader::card::Binding;
 use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// How a binding's elements are kept.
+enum Form {
+    /// This type, f32 or a vector of it, in f16.
+    Half(String),
+    /// Four f32 in two u64.
+    Pairs,
+}
+
+impl Form {
+    fn load(&self, place: &str) -> String {
+        match self {
+            Self::Half(of) => format!("{of}({place})"),
+            Self::Pairs => format!("from_pairs({place})"),
+        }
+    }
+
+    fn store(&self, value: &str) -> String {
+        match self {
+            Self::Half(of) => format!("{}({value})", half_type(of)),
+            Self::Pairs => format!("to_pairs({value})"),
+        }
+    }
+}
+
+/// The text behind what is in pairs. Little-endian, as every device of WebGPU.
+const PAIRS: &str = "
+fn from_pairs(pairs: vec2<u64>) -> vec4<f32> {
+    let low = vec2<u32>(pairs);
+    let high = vec2<u32>(pairs >> vec2<u32>(32u, 32u));
+    return bitcast<vec4<f32>>(vec4<u32>(low.x, high.x, low.y, high.y));
+}
+
+fn to_pairs(values: vec4<f32>) -> vec2<u64> {
+    let bits = bitcast<vec4<u32>>(values);
+    return vec2<u64>(bits.xz) | (vec2<u64>(bits.yw) << vec2<u32>(32u, 32u));
+}
+";
+
+fn fail(stem: &str, message: String) -> Error {
+    Error::Shader { file: format!("{stem}.wgsl"), message }
+}
 
 /// The WGSL `text` of `stem` with the bindings of `half` (bit i: binding i, counted from 0) in f16.
 ///
@@ -15,41 +59,71 @@ pub fn in_f16(stem: &str, text: &str, bindings: &[Binding], half: u32) -> Result
     if half == 0 {
         return Ok(text.to_owned());
     }
-    let fail = |message: String| Error::Shader { file: format!("{stem}.wgsl"), message };
-    let mut types = BTreeMap::new();
+    let mut forms = BTreeMap::new();
     let mut text = text.to_owned();
     for (_, binding) in bindings.iter().enumerate().filter(|(i, _)| half >> i & 1 == 1) {
-        let declared = declare(&text, binding.name);
-        let (rewritten, of) = declared.ok_or_else(|| fail(format!("{} cannot be in f16", binding.name)))?;
-        types.insert(binding.name, of);
-        text = rewritten;
+        let known = declaration(&text, binding.name).filter(|d| d.storage && is_float(&d.of));
+        let declared = known.ok_or_else(|| fail(stem, format!("{} cannot be in f16", binding.name)))?;
+        text.replace_range(declared.named, &half_type(&declared.of));
+        forms.insert(binding.name, Form::Half(declared.of));
     }
-    let body = convert(&text, &types).map_err(fail)?;
+    let body = convert(&text, &forms).map_err(|message| fail(stem, message))?;
     let enable = if body.contains("enable f16;") { "" } else { "enable f16;\n" };
     Ok(format!("{enable}{body}"))
 }
 
-/// The text with `name` declared as an array of f16, and what it was an array of.
-fn declare(text: &str, name: &str) -> Option<(String, String)> {
+/// The WGSL `text` of `stem` with every binding of vectors of four f32 in pairs; those in f16 stay what they are.
+///
+/// # Errors
+/// `Shader` where the text cannot be read.
+pub fn in_pairs(stem: &str, text: &str, bindings: &[Binding]) -> Result<String> {
+    let mut forms = BTreeMap::new();
+    let mut text = text.to_owned();
+    for binding in bindings {
+        if let Some(declared) = declaration(&text, binding.name).filter(|d| d.of == "vec4<f32>") {
+            text.replace_range(declared.named, "vec2<u64>");
+            forms.insert(binding.name, Form::Pairs);
+        }
+    }
+    if forms.is_empty() {
+        return Ok(text);
+    }
+    Ok(convert(&text, &forms).map_err(|message| fail(stem, message))? + PAIRS)
+}
+
+/// Where an array is declared.
+struct Declaration {
+    /// Whether it is storage, and not a window of it.
+    storage: bool,
+    /// The elements' type, and where in the text it is named, perhaps by an alias.
+    of: String,
+    named: Range<usize>,
+}
+
+/// The declaration of the array `name`.
+fn declaration(text: &str, name: &str) -> Option<Declaration> {
     let declaration = format!("> {name}: array<");
-    let before = text.match_indices(&declaration).map(|(at, _)| at);
-    let at =
-        before.filter(|&at| text[..at].rsplit('\n').next().is_some_and(|line| line.contains("var<storage"))).last()?;
+    let line_of = |at: usize| text[..at].rsplit('\n').next().unwrap_or_default();
+    let found = text.match_indices(&declaration).map(|(at, _)| at).filter(|&at| line_of(at).contains("@binding("));
+    let at = found.last()?;
     let first = at + declaration.len();
-    let last = first + text[first..].find(">;")?;
-    let named = &text[first..last];
-    let alias = format!("alias {named} = ");
-    let of = match text.split_once(&alias) {
+    let inside = &text[first..first + text[first..].find(">;")?];
+    let named = inside.split(", ").next().unwrap_or(inside);
+    let of = match text.split_once(&format!("alias {named} = ")) {
         Some((_, rest)) => rest.split_once(';')?.0,
         None => named,
     };
-    let stored = half_type(of)?;
-    Some((format!("{}{stored}{}", &text[..first], &text[last..]), of.to_owned()))
+    let storage = line_of(at).contains("var<storage");
+    Some(Declaration { storage, of: of.to_owned(), named: first..first + named.len() })
 }
 
-/// The type in f16, of f32 and its vectors.
-fn half_type(of: &str) -> Option<String> {
-    matches!(of, "f32" | "vec2<f32>" | "vec4<f32>").then(|| of.replace("f32", "f16"))
+/// Whether f16 has the same.
+fn is_float(of: &str) -> bool {
+    matches!(of, "f32" | "vec2<f32>" | "vec4<f32>")
+}
+
+fn half_type(of: &str) -> String {
+    of.replace("f32", "f16")
 }
 
 /// Whether identifiers may have it.
@@ -73,9 +147,9 @@ fn closing(text: &str, from: usize) -> Option<usize> {
     None
 }
 
-/// `x[i]` as `T(x[i])`, and `y[i] = e;` as `y[i] = H(e);`, for every array of `types` and in every index and value too. Identifiers
+/// `x[i]` as it is loaded, and `y[i] = e;` as e is stored, for every array of `forms` and in every index and value too. Identifiers
 /// are taken whole, members and comments left as they are.
-fn convert(text: &str, types: &BTreeMap<&str, String>) -> std::result::Result<String, String> {
+fn convert(text: &str, forms: &BTreeMap<&str, Form>) -> std::result::Result<String, String> {
     let bytes = text.as_bytes();
     let mut out = String::with_capacity(text.len() + 256);
     let mut at = 0;
@@ -88,22 +162,28 @@ fn convert(text: &str, types: &BTreeMap<&str, String>) -> std::result::Result<St
             end = (at..bytes.len()).find(|&i| !is_name(bytes[i])).unwrap_or(bytes.len());
             let name = &text[at..end];
             let member = at > 0 && bytes[at - 1] == b'.';
-            match types.get(name).filter(|_| !member && bytes.get(end) == Some(&b'[')) {
+            match forms.get(name).filter(|_| !member && bytes.get(end) == Some(&b'[')) {
                 None => out.push_str(name),
-                Some(of) => {
+                Some(form) => {
                     let close = closing(text, end + 1).ok_or_else(|| format!("{name}[ is not closed"))?;
-                    let place = format!("{name}[{}]", convert(&text[end + 1..close], types)?);
+                    let place = format!("{name}[{}]", convert(&text[end + 1..close], forms)?);
                     end = close + 1;
                     let after = text[end..].trim_start();
-                    if let Some(value) = after.strip_prefix('=').filter(|rest| !rest.starts_with('=')) {
+                    let operator = ["=", "+=", "-=", "*=", "/="].into_iter().find(|op| after.starts_with(op));
+                    let operator = operator.filter(|_| !after.starts_with("=="));
+                    if let Some(operator) = operator {
+                        let value = &after[operator.len()..];
                         let length = value.find(';').ok_or_else(|| format!("a store to {name} has no end"))?;
-                        let stored = of.replace("f32", "f16");
-                        out.push_str(&format!("{place} = {stored}({})", convert(value[..length].trim(), types)?));
-                        end = text.len() - value.len() + length;
-                    } else if ["+=", "-=", "*=", "/="].iter().any(|op| after.starts_with(op)) {
-                        return Err(format!("{name} is changed in place"));
+                        let value = convert(value[..length].trim(), forms)?;
+                        end = text.len() - after.len() + operator.len() + length;
+                        let value = match (operator.strip_suffix('='), form) {
+                            (None | Some(""), _) => value,
+                            (Some(_), Form::Half(_)) => return Err(format!("{name} is changed in place")),
+                            (Some(sign), Form::Pairs) => format!("{} {sign} ({value})", form.load(&place)),
+                        };
+                        out.push_str(&format!("{place} = {}", form.store(&value)));
                     } else {
-                        out.push_str(&format!("{of}({place})"));
+                        out.push_str(&form.load(&place));
                     }
                 }
             }
@@ -145,6 +225,27 @@ mod tests {
                 && table.contains("y[i + u32(f32(table[0]))] = x[i] * x1;")
         );
         assert_eq!(in_f16("f", TEXT, &bindings, 0).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn pairs_hold_vectors_of_four_in_storage_and_in_windows() {
+        let text = TEXT.replace("table: array<f32>", "table: array<vec4<f16>>") + "fn g() { y[1] += w[2] * 2.0; }\n";
+        let text =
+            text.replace("struct Row", "@group(0) @binding(4) var<uniform> w: array<vec4<f32>, 64>;\nstruct Row");
+        let rewritten = in_pairs("f", &text, &[read("x"), read("table"), update("y"), read("w")]).unwrap();
+        for expected in [
+            "x: array<vec2<u64>>;",
+            "table: array<vec4<f16>>;",
+            "y: array<vec2<u64>>;",
+            "w: array<vec2<u64>, 64>;",
+            "let x1 = from_pairs(x[row.x + u32(table[i])]).x;",
+            "y[i + u32(table[0])] = to_pairs(from_pairs(x[i]) * x1);",
+            "y[1] = to_pairs(from_pairs(y[1]) + (from_pairs(w[2]) * 2.0));",
+        ] {
+            assert!(rewritten.contains(expected), "{expected} in {rewritten}");
+        }
+        let plain = "@group(0) @binding(1) var<storage, read> x: array<f32>;\n";
+        assert_eq!(in_pairs("f", plain, &[read("x")]).unwrap(), plain);
     }
 
     #[test]

@@ -22,6 +22,7 @@ const SHARED: &[(&str, &str)] = &[
     ("tile_multiply.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/tile_multiply.wgsl"))),
     ("subgroup_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/subgroup_rows.wgsl"))),
     ("conv2d_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/conv2d_rows.wgsl"))),
+    ("matmul_lanes.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_lanes.wgsl"))),
     ("matmul_rows.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/matmul_rows.wgsl"))),
     (
         "conv2d_input_rows.wgsl",

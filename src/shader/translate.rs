@@ -20,13 +20,14 @@ const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
     binding_array: BoundsCheckPolicy::Unchecked,
 };
 /// What wgpu asks of Vulkan; the last seven where subgroup operations, f16 and cooperative matrices are enabled.
-const CAPABILITIES: [spv::Capability; 10] = [
+const CAPABILITIES: [spv::Capability; 11] = [
     spv::Capability::Shader,
     spv::Capability::Matrix,
     spv::Capability::GroupNonUniform,
     spv::Capability::GroupNonUniformBallot,
     spv::Capability::GroupNonUniformShuffle,
     spv::Capability::Float16,
+    spv::Capability::Int64,
     spv::Capability::StorageBuffer16BitAccess,
     spv::Capability::UniformAndStorageBuffer16BitAccess,
     spv::Capability::VulkanMemoryModel,
@@ -79,6 +80,7 @@ pub fn parse(stem: &str, wgsl: &str) -> Result<(Module, ModuleInfo)> {
     let mut needed = Capabilities::empty();
     needed.set(Capabilities::SUBGROUP, wgsl.contains("subgroup"));
     needed.set(Capabilities::SHADER_FLOAT16, wgsl.contains("enable f16"));
+    needed.set(Capabilities::SHADER_INT64, wgsl.contains("u64"));
     needed.set(Capabilities::COOPERATIVE_MATRIX, wgsl.contains("enable wgpu_cooperative_matrix"));
     let mut validator = Validator::new(ValidationFlags::all(), needed);
     let info = validator.validate(&module).map_err(|e| fail(stem, "validation", e.emit_to_string(wgsl)))?;

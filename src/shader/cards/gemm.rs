@@ -1,7 +1,9 @@
 //! Cards of the matrix products, the transpose and the column sum.
 //! Built by `kernels::matmul` (and `kernels::attention`); twins in `reference::gemm`.
 
-use super::tiles::{Cut, Lanes, Tile, WINDOW_STEP, coop_tiles, cooperates, cut, distinct, lanes, subgroup, tile};
+use super::tiles::{
+    Cut, Lanes, Tile, WINDOW_STEP, coop_tiles, cooperates, cut, distinct, lanes, subgroup, tile, uniform_menu,
+};
 use crate::shader::card::{
     Card, Class, Constants, Limits, Params, Tiling, Variant, Windows, plain, read, update, whole, write,
 };
@@ -204,6 +206,17 @@ const fn tiled(
     Variant { stem: file.0, source: file.1, class: Class::Any, constants, fits, groups, windows: whole, menu }
 }
 
+/// Of matmul_forward_uniform.
+fn uniform_tilings(words: &[u32]) -> Vec<Tiling> {
+    let p = MatmulParams::of(words);
+    uniform_menu(p.m, p.n, p.batch())
+}
+
+/// The first of them: tiles of one row fit all.
+fn uniform_tiling(words: &[u32]) -> Tiling {
+    uniform_tilings(words).swap_remove(0)
+}
+
 fn forward_tile(words: &[u32]) -> Tile {
     let p = MatmulParams::of(words);
     tile(p.m, p.n, p.batch())
@@ -231,6 +244,7 @@ pub static MATMUL_FORWARD: Card = Card {
             })
         },
         Variant {
+            fits: |words, limits| limits.subgroup == 8 && !(limits.uniform_loads && in_fours(words)),
             windows: |words| {
                 let p = MatmulParams::of(words);
                 forward_lanes(words).1.map(|cut| windows(&p, cut, p.w_outer, p.w_inner))
@@ -249,6 +263,15 @@ pub static MATMUL_FORWARD: Card = Card {
                         (forward_cut(&p), p.w_outer, p.w_inner),
                     )
                 },
+            )
+        },
+        Variant {
+            fits: |words, limits| limits.subgroup == 8 && in_fours(words),
+            ..subgroup(
+                wgsl!("matmul_forward_uniform"),
+                |words| uniform_tiling(words).constants,
+                |words| uniform_tiling(words).groups,
+                uniform_tilings,
             )
         },
         tiled(

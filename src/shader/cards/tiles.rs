@@ -95,6 +95,20 @@ impl Lanes {
     }
 }
 
+/// Tiles of matmul_forward_uniform, the default first: 16 rows of two vectors reach the most on llvmpipe of Mesa 26, narrow
+/// outputs need fewer.
+pub(super) fn uniform_menu(rows: u32, columns: u32, times: u64) -> Vec<Tiling> {
+    let high = rows.next_power_of_two();
+    let shapes = [(16, 2), (8, 2), (16, 1), (8, 1), (4, 2), (4, 1), (1, 1)].into_iter();
+    let fitting = shapes.filter(|&(r, c)| r <= high && 16 * c < columns.next_multiple_of(32));
+    let way = |(r, c)| {
+        let lanes = Lanes { r, v: 4, c, rows, columns };
+        let constants = vec![("R", r), ("C", c)];
+        Tiling { name: lanes.name(None), constants, groups: times * lanes.tiles(), windows: None }
+    };
+    fitting.map(way).collect()
+}
+
 /// The first of each name.
 pub(super) fn distinct(ways: impl Iterator<Item = Tiling>) -> Vec<Tiling> {
     let mut menu: Vec<Tiling> = Vec::new();
