@@ -1,7 +1,7 @@
 //! Shaders are written in f32; where a binding's elements are kept otherwise, the rendered text is rewritten, and everything
 //! between loads and stores stays f32. In f16, what is loaded is widened and what is stored is rounded. In pairs, vectors of four are
-//! two of 64 bits with the same bits: CPU rasterisers load and store lane by lane and value by value, so that half the values cost
-//! half. Without one of these conversions a text does not compile, or computes in f16, which the conformance tests notice.
+//! two of 64 bits with the same bits: CPU rasterisers load and store lane by lane and value by value, so that half as many cost
+//! half as much. Without one of these conversions a text does not compile, or computes in f16, which the conformance tests notice.
 //! Called by `gpu::pipeline`, `doctor` and the shader tests.
 
 use crate::error::{Error, Result};
