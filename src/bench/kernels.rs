@@ -211,8 +211,8 @@ impl Bench<'_> {
     fn op(&mut self, job: &Job, i: usize, pass: &str, candidate: &Candidate) -> Result<()> {
         let op = &job.whole.recording.ops[i];
         let (variant, tiling) = candidate;
-        let first = variant.tilings(&op.params).into_iter().find(|t| op.card.takes(t, op.half));
-        let usual = first.is_some_and(|first| first.name == tiling.name);
+        let tilings = op.card.tilings(variant, &op.params, op.half);
+        let usual = tilings.first().is_some_and(|first| first.name == tiling.name);
         let name = if usual { variant.stem.to_owned() } else { format!("{} {}", variant.stem, tiling.name) };
         if !self.wanted(&job.case, pass, &name) {
             return Ok(());
@@ -229,10 +229,8 @@ impl Bench<'_> {
     /// The variants that fit, each in its usual tiling, the one that deme chooses, and, where they are asked for, all others.
     fn candidates(&self, op: &Op) -> Vec<Candidate> {
         let chosen = self.gpu.chosen(op).map(|(v, t)| (v.stem, t.name));
-        let takes = |t: &Tiling| op.card.takes(t, op.half);
-        let all = |v: &'static Variant| {
-            v.tilings(&op.params).into_iter().filter(takes).enumerate().map(move |(i, t)| (i, v, t))
-        };
+        let ways = |v: &Variant| op.card.tilings(v, &op.params, op.half).into_iter().enumerate();
+        let all = |v: &'static Variant| ways(v).map(move |(i, t)| (i, v, t));
         let kept = |(i, v, t): (usize, &'static Variant, Tiling)| {
             let taken = self.options.tilings || i == 0 || chosen.as_ref() == Some(&(v.stem, t.name.clone()));
             taken.then_some((v, t))

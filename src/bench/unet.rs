@@ -10,13 +10,12 @@ use super::results::{DEFAULT, Row};
 use super::steps::{self, Recorded, X_KEY};
 use crate::error::Result;
 use crate::gpu::{Externals, Gpu, Plan, PlanOptions};
-use crate::kernels::optim;
 use crate::nn::{Role, Slabs};
 use crate::recording::Tensor;
 use crate::recording::cost::Cost;
 use crate::train::settings::LossScaling;
 use crate::train::state::TrainingState;
-use crate::train::step::{LOSS_SUMS, STATUS};
+use crate::train::step::{self, LOSS_SUMS, STATUS};
 
 /// What is timed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,9 +131,7 @@ fn training(gpu: &Gpu, model: &Model, batch: u32, lambda: f64) -> Result<Vec<Pla
     let state = TrainingState::start(gpu, &model.layout, lambda != 0.0, gpu.precision(), |name| model.read(name))?;
     state.bind(&mut externals);
     externals.insert(LOSS_SUMS.to_owned(), gpu.storage(LOSS_SUMS, 2 * u64::from(batch))?);
-    let status = gpu.storage(STATUS, u64::from(optim::STATUS))?;
-    gpu.write(&status, 0, &optim::initial(LossScaling::DYNAMIC.at(gpu.precision()).start))?;
-    externals.insert(STATUS.to_owned(), status);
+    externals.insert(STATUS.to_owned(), step::status(gpu, LossScaling::DYNAMIC.at(gpu.precision()))?);
     let plan = |r: Recorded| Ok((Plan::new(gpu, r.recording, &externals, &PlanOptions::default())?, r.inputs));
     recorded.into_iter().map(plan).collect()
 }

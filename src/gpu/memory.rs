@@ -45,9 +45,9 @@ pub fn inputs(recording: &Recording) -> (HashMap<BufferId, u64>, u64) {
 
 /// Dispatches of an op: by the variant that has most.
 fn passes(op: &Op) -> u64 {
-    let tilings = op.card.variants.iter().map(|variant| variant.tiling(&op.params));
-    let windows = tilings.filter(|tiling| op.card.takes(tiling, op.half)).filter_map(|tiling| tiling.windows);
-    windows.map(|windows| windows.starts.len() as u64).max().unwrap_or(1)
+    let windows = op.card.variants.iter().filter_map(|variant| (variant.windows)(&op.params));
+    let taken = windows.filter(|windows| op.card.takes(windows, op.half));
+    taken.map(|windows| windows.starts.len() as u64).max().unwrap_or(1)
 }
 
 /// Bytes that a plan of this recording takes beside external storage: activations, inputs with their staging, params.

@@ -94,8 +94,7 @@ fn choose(gpu: &Gpu, op: &Op, options: &PlanOptions, tuned: &Tuning) -> Result<C
         card.variants.iter().filter(named).find(|v| (v.fits)(params, &limits))
     });
     if let Some(variant) = forced {
-        let mut tilings = variant.tilings(params);
-        tilings.retain(|tiling| card.takes(tiling, op.half));
+        let tilings = card.tilings(variant, params, op.half);
         let named = tilings.iter().position(|tiling| options.tiling.as_ref() == Some(&tiling.name));
         if let Some(tiling) = tilings.into_iter().nth(named.unwrap_or(0)) {
             return Ok((variant, tiling));

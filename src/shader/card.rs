@@ -278,17 +278,24 @@ impl Card {
         (0..).zip(self.bindings).map(|(i, b)| u32::from(b.half) << i).sum()
     }
 
-    /// Whether a tiling can do with these bindings in f16: windows are of f32, and passes over several of them add up in the output.
-    pub fn takes(&self, tiling: &Tiling, half: u32) -> bool {
+    /// Whether windows can do with these bindings in f16: they are of f32, and passes over several of them add up in the output.
+    pub fn takes(&self, windows: &Windows, half: u32) -> bool {
         let in_f32 = |i: usize| half >> i & 1 == 0;
-        let outputs = || (0..self.bindings.len()).filter(|&i| self.bindings[i].access != Access::Read);
-        tiling.windows.as_ref().is_none_or(|w| in_f32(w.binding) && outputs().all(in_f32))
+        let mut outputs = (0..self.bindings.len()).filter(|&i| self.bindings[i].access != Access::Read);
+        in_f32(windows.binding) && outputs.all(in_f32)
+    }
+
+    /// The ways of a variant that can do with these bindings in f16, in the order of its menu.
+    pub fn tilings(&self, variant: &Variant, words: &[u32], half: u32) -> Vec<Tiling> {
+        let mut tilings = variant.tilings(words);
+        tilings.retain(|tiling| tiling.windows.as_ref().is_none_or(|windows| self.takes(windows, half)));
+        tilings
     }
 
     /// What this adapter takes without tuning: the first variant that fits among those for its class or for any, in the first
     /// tiling that can do with these bindings in f16.
     pub fn choose(&self, words: &[u32], class: Class, limits: &Limits, half: u32) -> Option<Candidate> {
-        let first = |v: &'static Variant| v.tilings(words).into_iter().find(|t| self.takes(t, half)).map(|t| (v, t));
+        let first = |v: &'static Variant| self.tilings(v, words, half).into_iter().next().map(|t| (v, t));
         self.apt(words, class, limits).find_map(first)
     }
 
@@ -300,8 +307,7 @@ impl Card {
     /// competes only where it is the default.
     pub fn candidates(&self, words: &[u32], class: Class, limits: &Limits, half: u32) -> Vec<Candidate> {
         let competing = self.apt(words, class, limits).enumerate().filter(|(i, v)| *i == 0 || !v.is_naive());
-        let all = competing.flat_map(|(_, v)| v.tilings(words).into_iter().map(move |tiling| (v, tiling)));
-        all.filter(|(_, tiling)| self.takes(tiling, half)).collect()
+        competing.flat_map(|(_, v)| self.tilings(v, words, half).into_iter().map(move |tiling| (v, tiling))).collect()
     }
 }
 

@@ -19,7 +19,8 @@ const RESTRICT: BoundsCheckPolicies = BoundsCheckPolicies {
     image_load: BoundsCheckPolicy::Restrict,
     binding_array: BoundsCheckPolicy::Unchecked,
 };
-/// What wgpu asks of Vulkan; the last seven where subgroup operations, f16 and cooperative matrices are enabled.
+/// What wgpu asks of Vulkan; all but the first two where subgroup operations, f16, integers of 64 bits and
+/// cooperative matrices are enabled.
 const CAPABILITIES: [spv::Capability; 11] = [
     spv::Capability::Shader,
     spv::Capability::Matrix,

@@ -128,6 +128,13 @@ fn refresh(rec: &mut Recording, layout: &ParamLayout, precision: Precision) -> R
     Ok(())
 }
 
+/// Storage of the optimizer's report, as it is before the first update.
+pub fn status(gpu: &Gpu, scaling: LossScaling) -> Result<Storage> {
+    let status = gpu.storage(STATUS, u64::from(optim::STATUS))?;
+    gpu.write(&status, 0, &optim::initial(scaling.start))?;
+    Ok(status)
+}
+
 fn external(rec: &mut Recording, key: &str, shape: Shape) -> Tensor {
     Tensor { buffer: rec.external(key, shape.elements()), offset: 0, shape }
 }
@@ -162,7 +169,6 @@ pub struct Trainer {
     layout: ParamLayout,
     precision: Precision,
     settings: Settings,
-    scaling: LossScaling,
     pub state: TrainingState,
     micro: Plan,
     inputs: NoisingInputs,
@@ -184,12 +190,10 @@ impl Trainer {
     ) -> Result<Self> {
         let micro = micro(network, settings, objective)?;
         let update = update(network.layout, settings, network.precision)?;
-        let scaling = settings.scaling.at(network.precision);
         let mut externals = Externals::new();
         state.bind(&mut externals);
         let loss_sums = gpu.storage(LOSS_SUMS, 2 * u64::from(settings.batch))?;
-        let status = gpu.storage(STATUS, u64::from(optim::STATUS))?;
-        gpu.write(&status, 0, &optim::initial(scaling.start))?;
+        let status = status(gpu, settings.scaling.at(network.precision))?;
         externals.insert(LOSS_SUMS.to_owned(), loss_sums.clone());
         externals.insert(STATUS.to_owned(), status.clone());
         let options = PlanOptions::default();
@@ -206,7 +210,6 @@ impl Trainer {
             layout: network.layout.clone(),
             precision: network.precision,
             settings: settings.clone(),
-            scaling,
             state,
             loss_sums,
             status,
@@ -231,7 +234,7 @@ impl Trainer {
     pub fn check(&mut self, step: u64) -> Result<Status> {
         let status = self.gpu.read(&self.status, 0, self.status.elements)?;
         let (skipped, scale) = (optim::skipped(&status), optim::scale(&status));
-        let dynamic = self.scaling.interval > 0;
+        let dynamic = self.settings.scaling.at(self.precision).interval > 0;
         let lost = match dynamic {
             true => (scale < 1.0).then_some("the gradient itself, whatever the loss is multiplied by,"),
             false => (skipped > 0).then_some("the gradient"),

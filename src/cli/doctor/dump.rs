@@ -24,7 +24,8 @@ pub fn run(dir: &Path) -> Result<usize> {
                 let text = template::render(variant, &constants)?;
                 let half = op.card.halves();
                 // Windows are of f32.
-                let apt = half != 0 && op.card.takes(&variant.tiling(&op.params), half);
+                let apt =
+                    half != 0 && (variant.windows)(&op.params).is_none_or(|windows| op.card.takes(&windows, half));
                 for (half, suffix) in [(0, ""), (half, "-f16")].into_iter().filter(|(half, _)| *half == 0 || apt) {
                     let text = elements::in_f16(variant.stem, &text, op.card.bindings, half)?;
                     let (module, info) = translate::parse(variant.stem, &text)?;
