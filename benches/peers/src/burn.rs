@@ -45,14 +45,15 @@ fn operations(kind: Kind, device: &Device) -> Vec<Operation> {
                 .into_iter()
                 .map(|last| {
                     let w = leaf4([cout, cin, kernel, kernel]);
-                    let x = if last {
-                        leaf4([batch, size, size, cin]).permute([0, 3, 1, 2])
-                    } else {
-                        leaf4([batch, cin, size, size])
-                    };
+                    let shape = if last { [batch, size, size, cin] } else { [batch, cin, size, size] };
+                    let x = leaf4(shape);
                     let options = options.clone();
                     Operation {
-                        forward: Box::new(move || Output::Image(conv2d(x.clone(), w.clone(), None, options.clone()))),
+                        forward: Box::new(move || {
+                            // Each pass uses its graph up, so the permutation is part of it; it moves nothing.
+                            let x = if last { x.clone().permute([0, 3, 1, 2]) } else { x.clone() };
+                            Output::Image(conv2d(x, w.clone(), None, options.clone()))
+                        }),
                         variant: format!("{VARIANT}{}", if last { "+channels_last" } else { "" }),
                         note: "",
                     }
