@@ -8,6 +8,7 @@ mod support;
 mod conformance {
     pub mod harness;
 
+    mod addend;
     pub mod attention;
     mod attention_bounds;
     mod bisect;

@@ -18,6 +18,8 @@ mod folders;
 
 #[path = "host/architecture.rs"]
 mod architecture;
+#[path = "host/fuse.rs"]
+mod fuse;
 #[path = "host/half.rs"]
 mod half;
 #[path = "host/shaders.rs"]

@@ -1,4 +1,4 @@
-// conv2d_forward: y = x * w + bias, x and w rounded to f16, summed in f32
+// conv2d_forward: y = x * w + bias + addend, x and w rounded to f16, summed in f32
 // Called by kernels/conv2d.rs. CPU twin: reference/conv.rs. Test: kernels-test/conformance/conv.rs.
 // Shapes: x (batch, in_h, in_w, cin), w (kh, kw, cin, cout), bias (cout), y (batch, out_h, out_w, cout); channels in fours.
 // Grid: one workgroup a tile of 64 pixels x 64 channels: a matrix product whose rows of A are gathered as they are read.
@@ -15,7 +15,11 @@ diagnostic(off, derivative_uniformity);
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> addend: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+
+//% set ELEMENT = "vec4<f32>"
+//% include "addend.wgsl"
 
 //% include "conv2d_rows.wgsl"
 
@@ -26,7 +30,7 @@ fn store(row: u32, column: u32, sums: vec4<f32>) {
         if params.has_bias != 0u {
             offset = bias[column];
         }
-        y[row * columns + column] = sums + offset;
+        y[row * columns + column] = with_addend(sums + offset, row, column, columns);
     }
 }
 

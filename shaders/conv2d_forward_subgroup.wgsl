@@ -1,4 +1,4 @@
-// conv2d_forward: y = x * w + bias
+// conv2d_forward: y = x * w + bias + addend
 // Called by kernels/conv2d.rs. CPU twin: reference/conv.rs. Test: kernels-test/conformance/conv.rs.
 // Shapes: x (batch, in_h, in_w, cin), w (kh, kw, cin, cout), bias (cout), y (batch, out_h, out_w, cout).
 // Grid: one subgroup of 8 lanes a tile of R pixels x 8 V channels. For CPU rasterisers: see matmul_forward_subgroup.
@@ -11,7 +11,11 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<${VECTOR}>;
 @group(0) @binding(3) var<storage, read> bias: array<${VECTOR}>;
-@group(0) @binding(4) var<storage, read_write> y: array<${VECTOR}>;
+@group(0) @binding(4) var<storage, read> addend: array<${VECTOR}>;
+@group(0) @binding(5) var<storage, read_write> y: array<${VECTOR}>;
+
+//% set ELEMENT = VECTOR
+//% include "addend.wgsl"
 
 @compute @workgroup_size(8)
 fn conv2d_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -101,7 +105,7 @@ fn conv2d_forward_subgroup(@builtin(workgroup_id) group: vec3<u32>, @builtin(num
         }
 //% for r in range(R)
         if real${r} {
-            y[(row + ${r}u) * columns + column] = sum${r}_0 + offset;
+            y[(row + ${r}u) * columns + column] = with_addend(sum${r}_0 + offset, row + ${r}u, column, columns);
         }
 //% endfor
     }

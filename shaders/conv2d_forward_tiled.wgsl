@@ -1,4 +1,4 @@
-// conv2d_forward: y = x * w + bias
+// conv2d_forward: y = x * w + bias + addend
 // Called by kernels/conv2d.rs. CPU twin: reference/conv.rs. Test: kernels-test/conformance/conv.rs.
 // Shapes: x (batch, in_h, in_w, cin), w (kh, kw, cin, cout), bias (cout), y (batch, out_h, out_w, cout); channels in fours.
 // Grid: one workgroup a tile of TY RM pixels x 4 TX channels: a matrix product whose rows of A are gathered as they are read.
@@ -10,7 +10,11 @@
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> addend: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+
+//% set ELEMENT = "vec4<f32>"
+//% include "addend.wgsl"
 
 var<workgroup> sh_a: array<vec4<f32>, ${TY * RM * 4}>;
 var<workgroup> sh_b: array<vec4<f32>, ${TX * 16}>;
@@ -42,7 +46,7 @@ fn conv2d_forward_tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
         }
 //% for i in range(RM)
         if row + ${i}u < pixels {
-            y[(row + ${i}u) * columns + column] = sum${i} + offset;
+            y[(row + ${i}u) * columns + column] = with_addend(sum${i} + offset, row + ${i}u, column, columns);
         }
 //% endfor
     }

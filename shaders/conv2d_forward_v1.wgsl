@@ -1,4 +1,4 @@
-// conv2d_forward: y = x * w + bias
+// conv2d_forward: y = x * w + bias + addend
 // Called by kernels/conv2d.rs. CPU twin: reference/conv.rs. Test: kernels-test/conformance/conv.rs.
 // Shapes: x (batch, in_h, in_w, cin), w (kh, kw, cin, cout), bias (cout), y (batch, out_h, out_w, cout).
 // Grid: one invocation an element of y.
@@ -9,7 +9,11 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read> addend: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+
+//% set ELEMENT = "f32"
+//% include "addend.wgsl"
 
 @compute @workgroup_size(64)
 fn conv2d_forward_v1(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -42,5 +46,5 @@ fn conv2d_forward_v1(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     if p.has_bias != 0u {
         sum += bias[channel];
     }
-    y[i] = sum;
+    y[i] = with_addend(sum, pixel, channel, p.cout);
 }

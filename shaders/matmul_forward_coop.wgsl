@@ -1,4 +1,4 @@
-// matmul_forward: y = alpha x w + bias, x and w rounded to f16, summed in f32
+// matmul_forward: y = alpha x w + bias + addend, x and w rounded to f16, summed in f32
 // Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
 // Shapes: x (m, k), w (k, n), y (m, n), batched; bias (n); all in fours. Grid: one workgroup a tile of 64 x 64.
 enable f16;
@@ -14,7 +14,11 @@ diagnostic(off, derivative_uniformity);
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> addend: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+
+//% set ELEMENT = "vec4<f32>"
+//% include "addend.wgsl"
 
 var<private> y_start: u32;
 
@@ -26,7 +30,8 @@ fn store(row: u32, column: u32, sums: vec4<f32>) {
         if params.has_bias != 0u {
             offset = bias[column];
         }
-        y[(y_start + row * params.ldy) / 4u + column] = params.alpha * sums + offset;
+        let total = params.alpha * sums + offset;
+        y[(y_start + row * params.ldy) / 4u + column] = with_addend(total, row, column, params.n / 4u);
     }
 }
 

@@ -1,4 +1,4 @@
-// matmul_forward: y = alpha x w + bias
+// matmul_forward: y = alpha x w + bias + addend
 // Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
 // Shapes: x (m, k), w (k, n), y (m, n), batched; bias (n); all in fours. Grid: one workgroup a tile of TY RM x 4 TX.
 //% include "index.wgsl"
@@ -9,7 +9,11 @@
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> w: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> addend: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+
+//% set ELEMENT = "vec4<f32>"
+//% include "addend.wgsl"
 
 var<workgroup> sh_a: array<vec4<f32>, ${TY * RM * 4}>;
 var<workgroup> sh_b: array<vec4<f32>, ${TX * 16}>;
@@ -45,7 +49,8 @@ fn matmul_forward_tiled(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wo
         let y_start = (outer * p.y_outer + inner * p.y_inner) / 4u + column;
 //% for i in range(RM)
         if row + ${i}u < p.m {
-            y[y_start + (row + ${i}u) * (p.ldy / 4u)] = p.alpha * sum${i} + offset;
+            let total = p.alpha * sum${i} + offset;
+            y[y_start + (row + ${i}u) * (p.ldy / 4u)] = with_addend(total, row + ${i}u, column, p.n / 4u);
         }
 //% endfor
     }

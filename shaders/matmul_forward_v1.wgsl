@@ -1,4 +1,4 @@
-// matmul_forward: y = alpha x w + bias
+// matmul_forward: y = alpha x w + bias + addend
 // Called by kernels/matmul.rs. CPU twin: reference/gemm.rs. Test: kernels-test/conformance/gemm.rs.
 // Shapes: x (m, k), w (k, n), y (m, n), batched; bias (n). Grid: one invocation an element of y.
 //% include "index.wgsl"
@@ -8,7 +8,11 @@
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read> addend: array<f32>;
+@group(0) @binding(5) var<storage, read_write> y: array<f32>;
+
+//% set ELEMENT = "f32"
+//% include "addend.wgsl"
 
 @compute @workgroup_size(64)
 fn matmul_forward_v1(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -35,5 +39,5 @@ fn matmul_forward_v1(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
     if p.has_bias != 0u {
         sum += bias[column];
     }
-    y[outer * p.y_outer + inner * p.y_inner + row * p.ldy + column] = sum;
+    y[outer * p.y_outer + inner * p.y_inner + row * p.ldy + column] = with_addend(sum, row, column, p.n);
 }

@@ -1,15 +1,19 @@
-// winograd_output: y = A^T M A + bias, the pixels of each tile of F(2x2, 3x3) or F(4x4, 3x3) (Lavin and Gray 2015)
+// winograd_output: y = A^T M A + bias + addend, the pixels of each tile of F(2x2, 3x3) or F(4x4, 3x3) (Lavin and Gray 2015)
 // Called by kernels/winograd.rs. CPU twin: reference/winograd.rs. Test: kernels-test/conformance/winograd.rs.
 // Shapes: m ((TILE + 2)^2, N ceil(H/TILE) ceil(W/TILE), C), bias (C); y (N, H, W, C). Grid: one invocation a tile and WIDTH
 // channels.
 //% include "index.wgsl"
 //% include "lanes.wgsl"
 
-struct Params { batch: u32, height: u32, width: u32, channels: u32, tile: u32, has_bias: u32 }
+struct Params { batch: u32, height: u32, width: u32, channels: u32, tile: u32, has_bias: u32, addend: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> m: array<Lanes>;
 @group(0) @binding(2) var<storage, read> bias: array<Lanes>;
-@group(0) @binding(3) var<storage, read_write> y: array<Lanes>;
+@group(0) @binding(3) var<storage, read> addend: array<Lanes>;
+@group(0) @binding(4) var<storage, read_write> y: array<Lanes>;
+
+//% set ELEMENT = "Lanes"
+//% include "addend.wgsl"
 
 // a<i><k> = A^T m<i><k> over the index i; the points are winograd_input's.
 //% macro a_t(a, m, k)
@@ -56,15 +60,16 @@ fn winograd_output(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
 //% endfor
 ${a_t("a", "m", c)}
 //% endfor
-    let first = ((n * p.height + top) * p.width + left) * lanes + i - tile * lanes;
-    let row = p.width * lanes;
+    let first = (n * p.height + top) * p.width + left;
+    let channel = i - tile * lanes;
     // The last tiles may reach beyond the image, by whole rows and columns.
 //% for r in range(TILE)
     if top + ${r}u < p.height {
 ${a_t("y" ~ r ~ "_", "a" ~ r, "")}
 //% for c in range(TILE)
         if left + ${c}u < p.width {
-            y[first + ${r}u * row + ${c}u * lanes] = y${r}_${c} + offset;
+            let pixel${r}_${c} = first + ${r}u * p.width + ${c}u;
+            y[pixel${r}_${c} * lanes + channel] = with_addend(y${r}_${c} + offset, pixel${r}_${c}, channel, lanes);
         }
 //% endfor
     }

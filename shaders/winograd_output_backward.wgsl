@@ -4,7 +4,7 @@
 //% include "index.wgsl"
 //% include "lanes.wgsl"
 
-struct Params { batch: u32, height: u32, width: u32, channels: u32, tile: u32, has_bias: u32 }
+struct Params { batch: u32, height: u32, width: u32, channels: u32, tile: u32, has_bias: u32, addend: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> dy: array<Lanes>;
 @group(0) @binding(2) var<storage, read_write> dm: array<Lanes>;

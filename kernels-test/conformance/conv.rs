@@ -1,6 +1,7 @@
 //! The convolution and its gradients with respect to input, weight and bias.
 //! Called by `conformance.rs`. Sums are held to 2 K u sum |terms|.
 
+use super::addend;
 use super::harness::case::Bench;
 use super::harness::fault::{Fault, Kind};
 use super::harness::{Family, Tolerance};
@@ -12,7 +13,8 @@ use deme::shader::card::Params;
 use deme::shader::cards::conv::Conv2dParams;
 
 pub const TOLERANCES: &[(&str, Tolerance)] = &[
-    ("conv2d_forward", Tolerance::Sum(|op| u64::from(Conv2dParams::of(&op.params).terms()) + 1)),
+    // The bias and the addend are one more term each.
+    ("conv2d_forward", Tolerance::Sum(|op| u64::from(Conv2dParams::of(&op.params).terms()) + 1 + addend::terms(op))),
     ("conv2d_backward_input", Tolerance::Sum(input_terms)),
     ("conv2d_backward_weight", Tolerance::Sum(weight_terms)),
 ];
@@ -28,8 +30,8 @@ fn weight_terms(op: &Op) -> u64 {
 }
 
 /// Batch, height, width, cin, cout, kernel, stride, padding (RIGHT for right and bottom).
-type Case = [u32; 8];
-const RIGHT: u32 = u32::MAX;
+pub type Case = [u32; 8];
+pub const RIGHT: u32 = u32::MAX;
 
 const SHAPES: [Case; 61] = [
     [1, 1, 1, 1, 1, 3, 1, 1],
@@ -127,7 +129,7 @@ fn spec(stride: u32, pad: u32) -> Conv2dSpec {
     Conv2dSpec { stride, padding }
 }
 
-fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {
+pub fn recorded(b: &mut Bench, x: &Tensor, case: Case) -> Result<Tensor> {
     let [_, _, _, cin, cout, kernel, stride, pad] = case;
     let w = b.parameter("w", &[kernel, kernel, cin, cout]);
     let bias = case[1].is_multiple_of(2).then(|| b.parameter("bias", &[cout]));
@@ -145,6 +147,7 @@ pub fn cases(f: &mut Family) {
     for case in SHAPES {
         f.case(&format!("{case:?}"), |b| whole(b, case));
     }
+    addend::convolutions(f);
     for case in cooperative() {
         for swapped in [false, true] {
             f.case(&format!("cooperative: {case:?} {swapped}"), |b| one_gradient(b, case, swapped));
@@ -264,7 +267,7 @@ const FAULTS: &[Fault] = &[
     ),
     Fault::shader("wraps round the edge", "conv2d_forward", "conv2d_forward_v1", "&& ix < p.in_w", ""),
     Fault::shader("wrong tap", "conv2d_forward", "conv2d_forward_subgroup", "tap * p.cin", "ky * p.cin"),
-    Fault::shader("bias lost", "conv2d_forward", "conv2d_forward_subgroup", "+ offset;\n        }", ";\n        }"),
+    Fault::shader("bias lost", "conv2d_forward", "conv2d_forward_subgroup", "_0 + offset", "_0"),
     Fault::shader(
         "between the outputs",
         "conv2d_backward_input",

@@ -1,6 +1,7 @@
 //! Matrix products, plain and batched with strides, the transpose and the column sum.
 //! Called by `conformance.rs`. Sums are held to 2 K u sum |terms|.
 
+use super::addend;
 use super::harness::case::{Bench, Fill};
 use super::harness::fault::{Fault, Kind};
 use super::harness::{Family, Tolerance};
@@ -12,8 +13,8 @@ use deme::shader::card::Params;
 use deme::shader::cards::gemm::{ColumnSumParams, MatmulParams, TransposeParams};
 
 pub const TOLERANCES: &[(&str, Tolerance)] = &[
-    // alpha and the bias are one more term each.
-    ("matmul_forward", Tolerance::Sum(|op| u64::from(MatmulParams::of(&op.params).k) + 2)),
+    // alpha, the bias and the addend are one more term each.
+    ("matmul_forward", Tolerance::Sum(|op| u64::from(MatmulParams::of(&op.params).k) + 2 + addend::terms(op))),
     ("matmul_backward_weight", Tolerance::Sum(|op| u64::from(MatmulParams::of(&op.params).m) + 2)),
     ("transpose", Tolerance::Exact),
     ("column_sum", Tolerance::Sum(|op| u64::from(ColumnSumParams::of(&op.params).chunk) + 1)),
@@ -89,7 +90,7 @@ fn cooperative() -> impl Iterator<Item = [u32; 3]> {
 }
 
 /// Layer, its gradients, and a bias in every second case.
-fn layer(b: &mut Bench, [m, k, n]: [u32; 3]) -> Result<Tensor> {
+pub fn layer(b: &mut Bench, [m, k, n]: [u32; 3]) -> Result<Tensor> {
     let x = b.watched("x", &[m, k]);
     let w = b.parameter("w", &[k, n]);
     let bias = (m % 2 == 1).then(|| b.parameter("bias", &[n]));
@@ -212,6 +213,7 @@ pub fn cases(f: &mut Family) {
             b.backward(&y)
         });
     }
+    addend::matmuls(f);
     for shape in HEADS {
         f.case(&format!("images, heads, queries, keys, d = {shape:?}"), |b| heads(b, shape));
     }

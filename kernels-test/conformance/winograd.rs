@@ -2,6 +2,7 @@
 //! result, so n of them one after the other by (1 + 2 u)^n - 1 of the sum of the terms' magnitudes, which is the same
 //! transform by the matrices' magnitudes. A constant that is no f32 counts as one more. Called by `conformance.rs`; the whole route is in `winograd_route`.
 
+use super::addend;
 use super::harness::compare::{Twinned, U};
 use super::harness::fault::{Fault, Kind};
 use super::harness::{Family, Tolerance};
@@ -84,11 +85,13 @@ fn input_bound(t: &Twinned) -> Vec<Vec<f64>> {
 
 fn output_bound(t: &Twinned) -> Vec<Vec<f64>> {
     let p = WinogradParams::of(&t.op.params);
-    let [m, bias] = [&t.reads[0], &t.reads[1]].map(|r| abs(r));
+    let given = [&t.reads[0], &t.reads[1], &t.reads[2]].map(|r| abs(r));
+    let given = given.each_ref().map(Vec::as_slice);
     let tile = Tile::of(p.tile);
-    bound(t, steps(tile).output, |sums| match tile {
-        Tile::Two => winograd::output(p, &magnitudes(&TWO.a_t), &m, &bias, sums),
-        Tile::Four => winograd::output(p, &magnitudes(&four().a_t), &m, &bias, sums),
+    // The addend is one more sum.
+    bound(t, steps(tile).output + u32::from(p.addend != 0), |sums| match tile {
+        Tile::Two => winograd::output(p, &magnitudes(&TWO.a_t), given, sums),
+        Tile::Four => winograd::output(p, &magnitudes(&four().a_t), given, sums),
     })
 }
 
@@ -153,6 +156,7 @@ pub fn cases(f: &mut Family) {
             b.backward(&y)
         });
     }
+    addend::transforms(f);
     for (case, tile) in SHAPES.into_iter().flat_map(|case| TILES.map(|tile| (case, tile))) {
         let [batch, width, height, cout, cin] = case;
         f.case(&format!("gradients of the transforms, {case:?} turned, by {tile:?}"), |b| {
@@ -229,7 +233,7 @@ pub fn cases(f: &mut Family) {
     }
 }
 
-const fn planted(name: &'static str, stem: &'static str, from: &'static str, to: &'static str) -> Fault {
+pub const fn planted(name: &'static str, stem: &'static str, from: &'static str, to: &'static str) -> Fault {
     Fault::shader(name, stem, stem, from, to)
 }
 

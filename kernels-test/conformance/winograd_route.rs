@@ -61,7 +61,7 @@ fn bound(given: &Given, tile: Tile) -> Vec<f64> {
 
 fn bound_by<const M: usize, const N: usize>(given: &Given, tile: Tile, matrices: &Matrices<M, N>) -> Vec<f64> {
     let Given { case: [batch, height, width, cin, cout], x, w, bias, turned } = *given;
-    let p = WinogradParams { batch, height, width, channels: cin, tile: tile.pixels(), has_bias: 0 };
+    let p = WinogradParams { batch, height, width, channels: cin, tile: tile.pixels(), has_bias: 0, addend: 0 };
     let (tiles, k, n) = (p.tiles() as usize, cin as usize, cout as usize);
     let mut u = vec![0.0; N * N * k * n];
     let [rows, columns] = if turned { [cout, cin] } else { [cin, cout] };
@@ -78,7 +78,7 @@ fn bound_by<const M: usize, const N: usize>(given: &Given, tile: Tile, matrices:
     }
     let mut y = vec![0.0; (batch * height * width * cout) as usize];
     let p = WinogradParams { channels: cout, has_bias: u32::from(bias.is_some()), ..p };
-    output(p, &magnitudes(&matrices.a_t), &m, &abs(bias.unwrap_or_default()), &mut y);
+    output(p, &magnitudes(&matrices.a_t), [&m, &abs(bias.unwrap_or_default()), &[]], &mut y);
     // K products and sums, alpha and the product's absent bias.
     let steps = steps(tile).weight + steps(tile).input + cin + 2 + steps(tile).output;
     y.iter().map(|sum| relative(steps) * sum + f64::from(cin) * TINY).collect()
@@ -123,9 +123,10 @@ fn check(case: Case, route: Route) -> [f64; 2] {
         pad_left: 1,
         has_bias: u32::from(bias.is_some()),
         chunk: 1,
+        addend: 0,
     };
     let w_t = transposed(&w, cin as usize, cout as usize);
-    let reads = [x.clone(), w.clone(), bias.clone().unwrap_or_default()];
+    let reads = [x.clone(), w.clone(), bias.clone().unwrap_or_default(), Vec::new()];
     let expected = [
         plain("conv2d_forward", p, &reads, got[0].len()),
         plain("conv2d_backward_input", p, &[dy.clone(), w_t], got[1].len()),

@@ -241,6 +241,7 @@ fn large() -> Vec<(&'static Card, Vec<u32>)> {
         pad_left: 1,
         has_bias: 1,
         chunk: 64,
+        addend: 0,
     };
     let c = c.words();
     let matmuls = [&gemm::MATMUL_FORWARD, &gemm::MATMUL_BACKWARD_WEIGHT].map(|card| (card, p.clone()));

@@ -7,4 +7,5 @@ struct Params {
     stride: u32, pad_top: u32, pad_left: u32,
     has_bias: u32,
     chunk: u32,
+    addend: u32,
 }

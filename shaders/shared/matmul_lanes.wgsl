@@ -104,9 +104,14 @@
             if first != 0u {
                 before${r} = y[y_start + (row + ${r}u) * (p.ldy / ${V}u)];
             }
-            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = before${r} + p.alpha * sum${r}_${c};
+            var total${r} = before${r} + p.alpha * sum${r}_${c};
+            if end == p.k {
+                total${r} = with_addend(total${r}, row + ${r}u, column${c}, columns);
+            }
+            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = total${r};
 //% else
-            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = p.alpha * sum${r}_${c} + offset;
+            let total${r} = p.alpha * sum${r}_${c} + offset;
+            y[y_start + (row + ${r}u) * (p.ldy / ${V}u)] = with_addend(total${r}, row + ${r}u, column${c}, columns);
 //% endif
         }
 //% endfor

@@ -6,6 +6,7 @@ struct Params {
     x_outer: u32, x_inner: u32, w_outer: u32, w_inner: u32, y_outer: u32, y_inner: u32,
     alpha: f32,
     has_bias: u32,
+    addend: u32,
 //% if WINDOW is defined and WINDOW
     // Which window of w, matrix by matrix (see `Windows` in shader/card.rs).
     window: u32,

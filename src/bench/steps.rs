@@ -70,7 +70,7 @@ pub fn inference(model: &Model, batch: u32, sample: bool, precision: Precision) 
         ddim::ddim_step(&mut rec, &x, &output, None, &coefficients, config.in_channels, predicts)?;
         inputs.push((coefficients, sampler::coefficient_words(&model.schedule.ddim_step(step, 0.0)?).to_vec()));
     }
-    Ok(Recorded { recording: rec, inputs })
+    Ok(Recorded { recording: rec.fused(), inputs })
 }
 
 /// Values between -1 and 1.

@@ -144,7 +144,7 @@ impl DenoisingLoss {
         let mut externals = Externals::new();
         theta.bind_as(Role::Theta, &mut externals);
         Ok(Self {
-            plan: Plan::new(gpu, rec, &externals, &PlanOptions::default())?,
+            plan: Plan::new(gpu, rec.fused(), &externals, &PlanOptions::default())?,
             config: config.clone(),
             schedule: schedule.clone(),
             inputs,

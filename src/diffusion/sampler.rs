@@ -144,7 +144,7 @@ impl Sampler {
         }
         let options = PlanOptions::default();
         Ok(Self {
-            plan: Plan::new(gpu, rec, &externals, &options)?,
+            plan: Plan::new(gpu, rec.fused(), &externals, &options)?,
             start: Plan::new(gpu, start, &externals, &options)?,
             gpu: gpu.clone(),
             config: config.clone(),

@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_choice_is_found_by_kernel_and_parameters_and_only_where_it_can_run() {
-        assert_eq!(key(&op(512)), "matmul_forward 512,256,256,1,1,256,256,256,0,0,0,0,0,0,0.125,0");
+        assert_eq!(key(&op(512)), "matmul_forward 512,256,256,1,1,256,256,256,0,0,0,0,0,0,0.125,0,0");
         let candidates = |m| MATMUL_FORWARD.candidates(&op(m).params, Class::Gpu, &DEFAULT_LIMITS, 0);
         let find = |tuning: &Tuning, m| tuning.among(&op(m), || candidates(m));
         let known = one(512, "matmul_forward_tiled 64x64r8");

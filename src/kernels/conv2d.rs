@@ -118,7 +118,23 @@ fn params(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: Conv2dSpec) -> Re
     let has_bias = u32::from(bias.is_some());
     let (pad_top, pad_left, chunk) = (pad, pad, batch * out_h);
     let stride = spec.stride;
-    Ok(Conv2dParams { batch, in_h, in_w, cin, out_h, out_w, cout, kh, kw, stride, pad_top, pad_left, has_bias, chunk })
+    Ok(Conv2dParams {
+        batch,
+        in_h,
+        in_w,
+        cin,
+        out_h,
+        out_w,
+        cout,
+        kh,
+        kw,
+        stride,
+        pad_top,
+        pad_left,
+        has_bias,
+        chunk,
+        addend: 0,
+    })
 }
 
 /// y = x * w + bias. A 1x1 convolution is recorded as a matrix product.
@@ -169,8 +185,8 @@ fn routed(
     let y = tape.rec.transient_as("conv2d", Shape::new([p.batch, p.out_h, p.out_w, p.cout]), stored);
     match route {
         Route::Direct => {
-            let or_zeros = bias.copied().unwrap_or_else(|| tape.rec.absent());
-            tape.rec.push(&CONV2D_FORWARD, &p, &[*x, *w, or_zeros], &[y], &[])?;
+            let absent = tape.rec.absent();
+            tape.rec.push(&CONV2D_FORWARD, &p, &[*x, *w, bias.copied().unwrap_or(absent), absent], &[y], &[])?;
         }
         Route::Winograd(tile) if same_3x3(&p) => winograd(&mut tape.rec, x, w, bias, (tile, false), &y)?,
         Route::Winograd(_) => {

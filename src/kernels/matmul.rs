@@ -50,8 +50,8 @@ pub fn matmul_forward(
         return Err(Error::shape("matmul_forward", format!("bias {} for {} columns", b.shape, p.n)));
     }
     let p = MatmulParams { has_bias: u32::from(bias.is_some()), ..*p };
-    let bias = bias.copied().unwrap_or_else(|| rec.absent());
-    rec.push(&MATMUL_FORWARD, &p, &[*x, *w, bias], &[*y], &[])
+    let absent = rec.absent();
+    rec.push(&MATMUL_FORWARD, &p, &[*x, *w, bias.copied().unwrap_or(absent), absent], &[*y], &[])
 }
 
 /// dw += alpha x^T dy, batched by the `p` of the forward product: w's layout is dw's, y's is dy's.

@@ -18,7 +18,7 @@ use crate::shape::Shape;
 /// The parameters of an image, and its tiles.
 fn tiled(op: &'static str, x: &Tensor, tile: Tile) -> Result<(WinogradParams, u32)> {
     let [batch, height, width, channels] = x.shape.nhwc(op)?;
-    let p = WinogradParams { batch, height, width, channels, tile: tile.pixels(), has_bias: 0 };
+    let p = WinogradParams { batch, height, width, channels, tile: tile.pixels(), has_bias: 0, addend: 0 };
     let values = p.tiles().saturating_mul(u64::from(tile.places()) * u64::from(channels));
     match u32::try_from(p.tiles()) {
         Ok(tiles) if values > 0 && values <= u64::from(u32::MAX) => Ok((p, tiles)),
@@ -73,8 +73,8 @@ pub fn winograd_output(rec: &mut Recording, m: &Tensor, tile: Tile, bias: Option
         return Err(Error::shape(op, format!("bias {} for y {}", b.shape, y.shape)));
     }
     let p = WinogradParams { has_bias: u32::from(bias.is_some()), ..p };
-    let bias = bias.copied().unwrap_or_else(|| rec.absent());
-    rec.push(&WINOGRAD_OUTPUT, &p, &[*m, bias], &[*y], &[])
+    let absent = rec.absent();
+    rec.push(&WINOGRAD_OUTPUT, &p, &[*m, bias.copied().unwrap_or(absent), absent], &[*y], &[])
 }
 
 /// dM = A dy A^T: dy [N, H, W, C] -> dm [P, T, C]

@@ -2,6 +2,7 @@
 //! `gpu::Plan` replays it, `reference::interpret` runs it on the CPU twins, `cost` counts its FLOPs and bytes.
 
 pub mod cost;
+mod fuse;
 
 use crate::error::{Error, Result};
 use crate::shader::card::{Access, Card, Params, Precision};

@@ -39,9 +39,12 @@ fn add_product(to: &mut [f64], from: &[f64], w: &[f64]) {
 fn conv2d_forward(c: &mut Call) {
     let p = Conv2dParams::of(c.params);
     let (cin, cout) = (p.cin as usize, p.cout as usize);
-    let (x, w, bias) = (&c.reads[0], &c.reads[1], &c.reads[2]);
-    for y in c.writes[0].chunks_exact_mut(cout) {
-        if p.has_bias != 0 { y.copy_from_slice(&bias[..cout]) } else { y.fill(0.0) }
+    let (x, w, bias, addend) = (&c.reads[0], &c.reads[1], &c.reads[2], &c.reads[3]);
+    for (pixel, y) in c.writes[0].chunks_exact_mut(cout).enumerate() {
+        for (channel, y) in y.iter_mut().enumerate() {
+            let bias = if p.has_bias != 0 { bias[channel] } else { 0.0 };
+            *y = bias + super::addend(addend, p.addend, [pixel, channel], cout);
+        }
     }
     pairs(p, |to, from, tap| {
         let y = &mut c.writes[0][to * cout..][..cout];

@@ -25,7 +25,7 @@ fn batches(p: MatmulParams) -> impl Iterator<Item = (usize, usize, usize)> {
 fn matmul_forward(c: &mut Call) {
     let p = MatmulParams::of(c.params);
     let (m, n, k) = (p.m as usize, p.n as usize, p.k as usize);
-    let (x, w, bias) = (&c.reads[0], &c.reads[1], &c.reads[2]);
+    let (x, w, bias, addend) = (&c.reads[0], &c.reads[1], &c.reads[2], &c.reads[3]);
     for (x0, w0, y0) in batches(p) {
         for row in 0..m {
             let mut sums = vec![0.0; n];
@@ -36,7 +36,8 @@ fn matmul_forward(c: &mut Call) {
             }
             for (column, sum) in sums.iter().enumerate() {
                 let b = if p.has_bias != 0 { bias[column] } else { 0.0 };
-                c.writes[0][y0 + row * p.ldy as usize + column] = f64::from(p.alpha) * sum + b;
+                let addend = super::addend(addend, p.addend, [row, column], n);
+                c.writes[0][y0 + row * p.ldy as usize + column] = f64::from(p.alpha) * sum + b + addend;
             }
         }
     }

@@ -45,6 +45,11 @@ const FAMILIES: &[&[(&str, Twin)]] = &[
     peak::TWINS,
 ];
 
+/// What a product's epilogue adds to y at [row, column]: `rows` of y share one of the addend's, 0 for none.
+fn addend(addend: &[f64], rows: u32, [row, column]: [usize; 2], columns: usize) -> f64 {
+    row.checked_div(rows as usize).map_or(0.0, |row| addend[row * columns + column])
+}
+
 /// The nearest f16, infinite beyond its range: what a factor becomes in cooperative matrices.
 pub fn as_f16(x: f64) -> f64 {
     half::f16::from_f64(x).to_f64()

@@ -107,12 +107,11 @@ pub fn input<const N: usize>(p: WinogradParams, b_t: &[[f64; N]; N], x: &[f64], 
     }
 }
 
-/// y of m and bias, with `a_t` in place of A^T.
+/// y of m, bias and addend, with `a_t` in place of A^T.
 pub fn output<const M: usize, const N: usize>(
     p: WinogradParams,
     a_t: &[[f64; N]; M],
-    m: &[f64],
-    bias: &[f64],
+    [m, bias, addend]: [&[f64]; 3],
     y: &mut [f64],
 ) {
     let (channels, tiles) = (p.channels as usize, p.tiles() as usize);
@@ -122,7 +121,7 @@ pub fn output<const M: usize, const N: usize>(
         let offset = if p.has_bias != 0 { bias[channel] } else { 0.0 };
         for (k, e) in entries.as_flattened().iter().enumerate() {
             if let Some(i) = pixel(p, tile, (k / M) as i64, (k % M) as i64) {
-                y[i * channels + channel] = e + offset;
+                y[i * channels + channel] = e + offset + super::addend(addend, p.addend, [i, channel], channels);
             }
         }
     }
@@ -170,10 +169,10 @@ fn winograd_input(c: &mut Call) {
 }
 
 fn winograd_output(c: &mut Call) {
-    let p = WinogradParams::of(c.params);
+    let (p, given) = (WinogradParams::of(c.params), [&c.reads[0], &c.reads[1], &c.reads[2]].map(Vec::as_slice));
     match Tile::of(p.tile) {
-        Tile::Two => output(p, &TWO.a_t, &c.reads[0], &c.reads[1], &mut c.writes[0]),
-        Tile::Four => output(p, &four().a_t, &c.reads[0], &c.reads[1], &mut c.writes[0]),
+        Tile::Two => output(p, &TWO.a_t, given, &mut c.writes[0]),
+        Tile::Four => output(p, &four().a_t, given, &mut c.writes[0]),
     }
 }
 

@@ -9,6 +9,7 @@ use minijinja::{Environment, UndefinedBehavior};
 
 /// The text of `shaders/shared/<name>`, for `//% include "<name>"`.
 const SHARED: &[(&str, &str)] = &[
+    ("addend.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/addend.wgsl"))),
     ("index.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/index.wgsl"))),
     ("lanes.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/lanes.wgsl"))),
     ("group_lookup.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/group_lookup.wgsl"))),

@@ -93,7 +93,7 @@ pub fn learn(
     let sums = external(&mut tape.rec, LOSS_SUMS, loss.per_sample.shape);
     pointwise::accumulate(&mut tape.rec, &loss.per_sample, &sums)?;
     let (recording, _) = tape.backward(&[(loss.output, loss.gradient)])?;
-    Ok((recording, weights))
+    Ok((recording.fused(), weights))
 }
 
 /// Records an update, and what then runs in this precision. Needs no GPU.

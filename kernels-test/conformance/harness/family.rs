@@ -32,6 +32,8 @@ pub struct Report {
     pub halves: BTreeMap<&'static str, usize>,
     /// By variant stem and tiling: cases that offered it, and cases that took it.
     pub tilings: BTreeMap<(&'static str, String), [usize; 2]>,
+    /// By variant stem: cases with an addend as large as y, and with one whose rows several of y share.
+    pub addends: BTreeMap<&'static str, [usize; 2]>,
     /// Kernel words with their floors.
     pub floors: BTreeMap<&'static str, usize>,
     pub gradients: usize,
@@ -105,6 +107,12 @@ fn bits_as_f64(words: &[u32], dtype: DType) -> Vec<f64> {
 
 fn slice(words: &[u32], t: &Tensor) -> Vec<u32> {
     words[t.offset as usize..(t.offset + t.elements()) as usize].to_vec()
+}
+
+/// Rows of y that share one of the addend's, 0 where it is absent; None of kernels that take none.
+pub fn addend_rows(op: &Op) -> Option<u32> {
+    let takes = op.card.bindings.iter().any(|b| b.name == "addend");
+    op.card.params.iter().position(|p| takes && p.name == "addend").map(|i| op.params[i])
 }
 
 /// The op's outputs in `words`, writes then updates.
@@ -253,6 +261,9 @@ impl Family {
                 let forced = Op { card: device::forced(op.card, variant), ..op.clone() };
                 let cases = self.report.counts.entry(variant.stem).or_default();
                 *cases += 1;
+                if let Some(rows) = addend_rows(op).filter(|rows| *rows > 0) {
+                    self.report.addends.entry(variant.stem).or_default()[usize::from(rows > 1)] += 1;
+                }
                 // Every second one in f16 too: each takes the driver another pipeline to compile.
                 let owed = 2 * self.report.halves.get(variant.stem).copied().unwrap_or(0) < *cases;
                 let mut trial = Trial::new(&forced, &dtypes, &state);
@@ -356,6 +367,10 @@ impl Family {
                 let n = self.report.counts.get(variant.stem).copied().unwrap_or(0);
                 if n < floor && (n > 0 || device::runs_here(word, variant)) {
                     self.fail(format!("{}: {n} cases, at least {floor} are wanted", variant.stem));
+                }
+                let addends = self.report.addends.get(variant.stem).copied().unwrap_or_default();
+                if card.bindings.iter().any(|b| b.name == "addend") && n > 0 && addends.contains(&0) {
+                    self.fail(format!("{}: {addends:?} cases with addends as large as y and shared", variant.stem));
                 }
                 let halves = self.report.halves.get(variant.stem).copied().unwrap_or(0);
                 if card.halves() != 0 && n > 0 && device::gpu().has_f16() && 2 * halves < floor {

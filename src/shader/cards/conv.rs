@@ -23,6 +23,9 @@ params! {
         pub has_bias: u32,
         /// Rows of pixels of dy that one sum of conv2d_backward_weight covers; the others ignore it.
         pub chunk: u32,
+        /// Pixels of y that share one of the addend's rows [cout], which is added after the bias; 0: there is none. The gradients
+        /// ignore it.
+        pub addend: u32,
     }
 }
 
@@ -136,7 +139,13 @@ fn chunks(words: &[u32]) -> u64 {
 pub static CONV2D_FORWARD: Card = Card {
     word: "conv2d_forward",
     params: Conv2dParams::FIELDS,
-    bindings: &[read("x").or_half(), read("w").or_half(), read("bias").or_half(), write("y").or_half()],
+    bindings: &[
+        read("x").or_half(),
+        read("w").or_half(),
+        read("bias").or_half(),
+        read("addend").or_half(),
+        write("y").or_half(),
+    ],
     variants: &[
         Variant {
             constants: |words| width(words).to_vec(),

@@ -32,6 +32,8 @@ params! {
         pub alpha: f32,
         /// 1 where bias [n] is added to every row.
         pub has_bias: u32,
+        /// Rows of y that share one of the addend's, which is added after the bias; 0: there is none. Of one product alone.
+        pub addend: u32,
     }
 }
 
@@ -55,6 +57,7 @@ impl MatmulParams {
             y_inner: 0,
             alpha: 1.0,
             has_bias: 0,
+            addend: 0,
         }
     }
 
@@ -227,11 +230,17 @@ fn weight_tile(words: &[u32]) -> Tile {
     tile(p.k, p.n, p.batch())
 }
 
-/// y = alpha x w + bias
+/// y = alpha x w + bias + addend
 pub static MATMUL_FORWARD: Card = Card {
     word: "matmul_forward",
     params: MatmulParams::FIELDS,
-    bindings: &[read("x").or_half(), read("w").or_half(), read("bias").or_half(), write("y").or_half()],
+    bindings: &[
+        read("x").or_half(),
+        read("w").or_half(),
+        read("bias").or_half(),
+        read("addend").or_half(),
+        write("y").or_half(),
+    ],
     variants: &[
         Variant {
             fits: |words, limits| {

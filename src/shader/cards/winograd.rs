@@ -36,6 +36,8 @@ params! {
         pub tile: u32,
         /// 1 where bias [channels] is added to y; the other transforms ignore it.
         pub has_bias: u32,
+        /// Pixels of y that share one of the addend's rows [channels]; 0: there is none. The other transforms ignore it.
+        pub addend: u32,
     }
 }
 
@@ -166,7 +168,7 @@ pub static WINOGRAD_INPUT: Card = Card {
 pub static WINOGRAD_OUTPUT: Card = Card {
     word: "winograd_output",
     params: WinogradParams::FIELDS,
-    bindings: &[read("m"), read("bias").or_half(), write("y").or_half()],
+    bindings: &[read("m"), read("bias").or_half(), read("addend").or_half(), write("y").or_half()],
     variants: &[Variant { constants: tile_constants, ..plain(wgsl!("winograd_output"), tile_groups) }],
     flops: |w| tile_flops(w, [28, 176]),
 };
