@@ -37,3 +37,5 @@ mod search;
 mod tune;
 #[path = "product/usage.rs"]
 mod usage;
+#[path = "product/weighting.rs"]
+mod weighting;

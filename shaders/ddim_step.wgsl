@@ -4,7 +4,7 @@
 // direction, sigma, clip, 0, 0. Pad channels become 0. Grid: one invocation an element.
 //% include "index.wgsl"
 
-struct Params { count: u32, channels: u32, stride: u32, v_prediction: u32, has_noise: u32 }
+struct Params { count: u32, channels: u32, stride: u32, predicts: u32, has_noise: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> output: array<f32>;
 @group(0) @binding(2) var<storage, read> noise: array<f32>;
@@ -22,12 +22,15 @@ fn ddim_step(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) g
     let b = coefficients[1];
     var x_0: f32;
     var epsilon: f32;
-    if params.v_prediction != 0u {
+    if params.predicts == 0u {
+        x_0 = (x[i] - b * output[i]) / a;
+        epsilon = output[i];
+    } else if params.predicts == 1u {
         x_0 = a * x[i] - b * output[i];
         epsilon = a * output[i] + b * x[i];
     } else {
-        x_0 = (x[i] - b * output[i]) / a;
-        epsilon = output[i];
+        x_0 = output[i];
+        epsilon = (x[i] - a * output[i]) / b;
     }
     x_0 = clamp(x_0, -coefficients[5], coefficients[5]);
     var next = coefficients[2] * x_0 + coefficients[3] * epsilon;

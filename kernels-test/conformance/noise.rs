@@ -20,14 +20,19 @@ pub const TOLERANCES: &[(&str, Tolerance)] = &[
     ("ddim_step", Tolerance::Custom(ddim_bound)),
 ];
 
-/// Eight roundings of every term of the update; a division by sqrt_alpha_bar magnifies those of x_0, a clamp does not.
+/// Eight roundings of every term of the update; a division by sqrt_alpha_bar magnifies those of x_0, one by
+/// sqrt_one_minus_alpha_bar those of epsilon, a clamp does not.
 fn ddim_bound(t: &Twinned) -> Vec<Vec<f64>> {
     let p = DdimStepParams::of(&t.op.params);
     let [a, b, prev, direction, sigma] = [0, 1, 2, 3, 4].map(|i| t.reads[2][i].abs());
     let bound = |i: usize| {
         let (x, o) = (t.before[0][i].abs(), t.reads[0][i].abs());
         let noise = if p.has_noise == 0 { 0.0 } else { t.reads[1][i].abs() };
-        let (x_0, epsilon) = if p.v_prediction == 0 { ((x + b * o) / a, o) } else { (a * x + b * o, a * o + b * x) };
+        let (x_0, epsilon) = match p.predicts {
+            0 => ((x + b * o) / a, o),
+            1 => (a * x + b * o, a * o + b * x),
+            _ => (o, (x + a * o) / b),
+        };
         8.0 * U * (prev * x_0 + direction * epsilon + sigma * noise)
     };
     vec![(0..t.outputs[0].len()).map(bound).collect()]
@@ -99,7 +104,13 @@ pub fn cases(f: &mut Family) {
             });
         }
         f.case(&format!("q_sample {image:?}"), |b| q(b, image).map(|_| ()));
-        for (predicts, alpha_bar) in [(Predicts::Epsilon, 0.004), (Predicts::V, 0.5), (Predicts::Epsilon, 0.9999)] {
+        for (predicts, alpha_bar) in [
+            (Predicts::Epsilon, 0.004),
+            (Predicts::V, 0.5),
+            (Predicts::Epsilon, 0.9999),
+            (Predicts::Sample, 0.004),
+            (Predicts::Sample, 0.99),
+        ] {
             let step = Step { clip: [None, Some(1.0), Some(0.5)][i % 3], predicts, noisy: i % 2 == 0, alpha_bar };
             f.case(&format!("ddim_step {image:?} {predicts:?} {alpha_bar}"), |b| ddim(b, image, &step));
         }

@@ -62,7 +62,7 @@ fn settings(facts: &Value, batch: u32) -> Settings {
 fn expert(total: usize, consistency: f64) -> Expert {
     let timesteps =
         TimestepDraw { seed: 3, expert: 0, own: 0..total / 2, total, p: 0.4, coin: Coin::MicroBatch, antithetic: true };
-    Expert { timesteps, consistency }
+    Expert { timesteps, consistency, weights: None }
 }
 
 /// A network and everything that its training changes, from weights by name.

@@ -52,7 +52,7 @@ fn recordings(precision: Precision) -> [Recording; 2] {
     };
     let timesteps =
         TimestepDraw { seed: 3, expert: 0, own: 0..500, total: 1000, p: 0.4, coin: Coin::MicroBatch, antithetic: true };
-    let objective = Expert { timesteps, consistency: 1.0 };
+    let objective = Expert { timesteps, consistency: 1.0, weights: None };
     let micro = step::micro(network, &settings, &objective).unwrap().recording;
     [micro, step::update(&layout, &settings, precision).unwrap().recording]
 }

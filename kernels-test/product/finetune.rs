@@ -15,7 +15,7 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-fn lines(path: &Path) -> Vec<Value> {
+pub fn lines(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -165,6 +165,8 @@ fn nonsense_is_refused_and_nothing_is_written() {
         ("--p=1.5", 2, "--p 1.5 is out of range"),
         ("--range=2", 2, "--range 2 names no expert of 2"),
         ("--range=1..0", 2, "--range 1..0 names no expert of 2"),
+        ("--min-snr-gamma=0", 2, "--min-snr-gamma 0 is out of range"),
+        ("--p2-gamma=-1", 2, "--p2-gamma -1 is out of range"),
         ("--clip=-1", 2, "--clip -1 is out of range"),
         ("--consistency=nan", 2, "--consistency NaN is out of range"),
         ("--betas=0.9", 2, "--betas 0.9 is out of range"),

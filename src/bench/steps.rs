@@ -66,6 +66,7 @@ pub fn inference(model: &Model, batch: u32, sample: bool, precision: Precision) 
         let predicts = match model.schedule.prediction {
             Prediction::Epsilon => ddim::Predicts::Epsilon,
             Prediction::V => ddim::Predicts::V,
+            Prediction::Sample => ddim::Predicts::Sample,
         };
         ddim::ddim_step(&mut rec, &x, &output, None, &coefficients, config.in_channels, predicts)?;
         inputs.push((coefficients, sampler::coefficient_words(&model.schedule.ddim_step(step, 0.0)?).to_vec()));
@@ -113,6 +114,7 @@ pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) ->
         noise_key: noise::key(0, 0, 0).to_vec(),
         coefficients: coefficient_words(&model.schedule, &objective.timesteps),
         embedding: embedding_words(&model.config, &objective.timesteps)?,
+        timesteps: objective.timesteps.clone(),
     };
     let mut inputs: Vec<_> = feed.bind(&micro.inputs).map(|(tensor, words)| (tensor, words.to_vec())).to_vec();
     inputs.push((micro.weights, vec![1f32.to_bits(); batch as usize]));

@@ -1,4 +1,4 @@
-//! An expert: the training objective of one range of timesteps.
+//! An expert: the training objective of one range of timesteps; with all timesteps as its range, plain training.
 //! Called by `cli::finetune`, which hands it to `train::run`.
 
 use super::consistency;
@@ -12,11 +12,17 @@ pub struct Expert {
     pub timesteps: TimestepDraw,
     /// The weight of eq. 5; the paper's is 1.
     pub consistency: f64,
+    /// The loss weighting's table over all timesteps; none where all count 1.
+    pub weights: Option<Vec<f64>>,
 }
 
 impl Objective for Expert {
     fn timesteps(&self, micro: u64, batch: usize) -> Vec<usize> {
         self.timesteps.micro_batch(micro, batch)
+    }
+
+    fn weights(&self) -> Option<&[f64]> {
+        self.weights.as_deref()
     }
 
     fn needs_teacher(&self) -> bool {

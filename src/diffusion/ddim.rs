@@ -24,7 +24,8 @@ impl Schedule {
     /// eta = 0 is deterministic, eta = 1 has the noise of DDPM.
     ///
     /// # Errors
-    /// `Usage` for eta outside 0..=1, and where alpha_bar_t = 0 leaves an epsilon prediction without a signal.
+    /// `Usage` for eta outside 0..=1, where alpha_bar_t = 0 leaves an epsilon prediction without a signal, and where
+    /// alpha_bar_t = 1 leaves a prediction of x_0 without noise.
     pub fn ddim_step(&self, step: Step, eta: f64) -> Result<DdimStep> {
         if !(0.0..=1.0).contains(&eta) {
             return Err(Error::usage(format!("eta is {eta}"), "choose --eta between 0 and 1"));
@@ -35,6 +36,12 @@ impl Schedule {
             return Err(Error::usage(
                 format!("timestep {} is pure noise (alpha_bar = 0), from which epsilon tells nothing", step.t),
                 "choose --spacing leading, or a model with v_prediction",
+            ));
+        }
+        if alpha_bar == 1.0 && self.prediction == Prediction::Sample {
+            return Err(Error::usage(
+                format!("timestep {} has no noise (alpha_bar = 1), which a prediction of x_0 leaves unknown", step.t),
+                "choose another --spacing, or a schedule whose first beta is above 0",
             ));
         }
         // Without noise at t there is none to add.
@@ -64,6 +71,7 @@ impl DdimStep {
         let (x_0, epsilon) = match self.prediction {
             Prediction::Epsilon => ((x - b * output) / a, output),
             Prediction::V => (a * x - b * output, a * output + b * x),
+            Prediction::Sample => (output, (x - a * output) / b),
         };
         let x_0 = self.clip.map_or(x_0, |range| x_0.clamp(-range, range));
         self.sqrt_alpha_bar_prev * x_0 + self.direction * epsilon + self.sigma * noise
@@ -83,7 +91,7 @@ mod tests {
     #[test]
     fn a_perfect_prediction_stays_on_the_noising_path() {
         let (x_0, epsilon) = (0.4, -1.3);
-        for kind in ["epsilon", "v_prediction"] {
+        for kind in ["epsilon", "v_prediction", "sample"] {
             let schedule = schedule(&format!(r#"{{"prediction_type": "{kind}"}}"#));
             for (t, t_prev) in [(999, Some(750)), (250, Some(249)), (20, Some(0)), (0, None)] {
                 let (a, b) = schedule.noising(t);
@@ -111,6 +119,8 @@ mod tests {
         }
         let last = Step { t: 999, t_prev: Some(979) };
         assert!(schedule(r#"{"rescale_betas_zero_snr": true}"#).ddim_step(last, 0.0).is_err());
+        let clean = r#"{"num_train_timesteps": 2, "trained_betas": [0, 0.5], "prediction_type": "sample"}"#;
+        assert!(schedule(clean).ddim_step(Step { t: 0, t_prev: None }, 0.0).is_err());
         let v = schedule(r#"{"rescale_betas_zero_snr": true, "prediction_type": "v_prediction"}"#);
         let step = v.ddim_step(last, 1.0).unwrap();
         assert_eq!((step.sqrt_alpha_bar, step.direction), (0.0, 0.0));

@@ -10,8 +10,10 @@ pub mod sampler;
 pub mod schedule;
 pub mod spacing;
 pub mod summary;
+pub mod weighting;
 
 pub use ddim::DdimStep;
 pub use embedding::timestep_embedding;
 pub use schedule::{Prediction, Schedule};
 pub use spacing::{Spacing, Step};
+pub use weighting::LossWeighting;

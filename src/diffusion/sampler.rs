@@ -119,6 +119,7 @@ impl Sampler {
         let predicts = match schedule.prediction {
             Prediction::Epsilon => ddim::Predicts::Epsilon,
             Prediction::V => ddim::Predicts::V,
+            Prediction::Sample => ddim::Predicts::Sample,
         };
         ddim::ddim_step(&mut rec, &x, &output, step_noise.as_ref(), &coefficients, channels, predicts)?;
 

@@ -22,6 +22,8 @@ pub enum Prediction {
     Epsilon,
     /// v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022).
     V,
+    /// The image x_0 (diffusers' `sample`).
+    Sample,
 }
 
 /// Timesteps t count from 0 (nearly clean) to T - 1 (nearly noise).
@@ -73,7 +75,8 @@ impl Schedule {
             prediction: match keys.str("prediction_type", "epsilon")? {
                 "epsilon" => Prediction::Epsilon,
                 "v_prediction" => Prediction::V,
-                _ => return Err(unsupported(&keys, "prediction_type", "supported: epsilon, v_prediction")),
+                "sample" => Prediction::Sample,
+                _ => return Err(unsupported(&keys, "prediction_type", "supported: epsilon, v_prediction, sample")),
             },
             clip: clip.then_some(range),
             steps_offset: keys.u32("steps_offset", 0, 0..=MAX_TIMESTEPS)? as usize,
@@ -104,6 +107,7 @@ impl Schedule {
                 let (a, b) = self.noising(t);
                 (a, -b)
             }
+            Prediction::Sample => (0.0, 1.0),
         }
     }
 }
@@ -126,7 +130,11 @@ fn refuse_other_processes(keys: &Keys) -> Result<()> {
         return Err(unsupported(keys, "variance_type", "models that also predict their variance are not supported"));
     }
     if keys.get("predict_epsilon") == Some(&Value::Bool(false)) {
-        return Err(unsupported(keys, "predict_epsilon", "supported: models that predict epsilon or v"));
+        return Err(unsupported(
+            keys,
+            "predict_epsilon",
+            "this key is of the first versions; set prediction_type to sample in its place",
+        ));
     }
     if keys.get("timestep_values").is_some() {
         return Err(unsupported(
@@ -210,7 +218,7 @@ mod tests {
         let cases = [
             ("_class_name", r#""EulerDiscreteScheduler""#),
             ("thresholding", "true"),
-            ("prediction_type", r#""sample""#),
+            ("prediction_type", r#""flow_prediction""#),
             ("predict_epsilon", "false"),
             ("beta_schedule", r#""laplace""#),
             ("timestep_spacing", r#""karras""#),

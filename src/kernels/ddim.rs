@@ -11,6 +11,8 @@ use crate::shader::cards::noise::{DDIM_STEP, DdimStepParams};
 pub enum Predicts {
     Epsilon,
     V,
+    /// x_0 itself.
+    Sample,
 }
 
 /// Length of the coefficients' input.
@@ -48,7 +50,7 @@ pub fn ddim_step(
         count: count("ddim_step", x)?,
         channels,
         stride,
-        v_prediction: u32::from(predicts == Predicts::V),
+        predicts: predicts as u32,
         has_noise: u32::from(noise.is_some()),
     };
     let noise = noise.copied().unwrap_or_else(|| rec.absent());

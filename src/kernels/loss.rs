@@ -35,11 +35,24 @@ pub fn squared_error(rec: &mut Recording, x: &Tensor, target: &Tensor, channels:
     Ok(losses)
 }
 
+/// The same times `weights` [N].
+pub fn weighted_error(
+    rec: &mut Recording,
+    x: &Tensor,
+    target: &Tensor,
+    weights: &Tensor,
+    channels: u32,
+) -> Result<Tensor> {
+    let params = mse_params(x, target, Some(weights), channels)?;
+    let losses = rec.transient("weighted losses", Shape::new([params.images]));
+    rec.push(&WEIGHTED_MSE, &params, &[*x, *target, *weights], &[losses], &[])?;
+    Ok(losses)
+}
+
 /// losses [N] = weights [N] times the mean squared error of every image; the gradient goes to x alone.
 pub fn weighted_mse(tape: &mut Tape, x: &Tensor, target: &Tensor, weights: &Tensor, channels: u32) -> Result<Tensor> {
     let params = mse_params(x, target, Some(weights), channels)?;
-    let losses = tape.rec.transient("losses", Shape::new([params.images]));
-    tape.rec.push(&WEIGHTED_MSE, &params, &[*x, *target, *weights], &[losses], &[])?;
+    let losses = weighted_error(&mut tape.rec, x, target, weights, channels)?;
     tape.push(&[*x], &[losses], WeightedMseRule { x: *x, target: *target, weights: *weights, params });
     Ok(losses)
 }

@@ -63,9 +63,10 @@ fn ddim_step(c: &mut Call) {
     let (a, b) = (step[0], step[1]);
     for i in 0..p.count as usize {
         let (x, output) = (c.updates[0][i], c.reads[0][i]);
-        let (x_0, epsilon) = match p.v_prediction {
+        let (x_0, epsilon) = match p.predicts {
             0 => ((x - b * output) / a, output),
-            _ => (a * x - b * output, a * output + b * x),
+            1 => (a * x - b * output, a * output + b * x),
+            _ => (output, (x - a * output) / b),
         };
         let noise = if p.has_noise == 0 { 0.0 } else { c.reads[1][i] };
         let next = step[2] * x_0.clamp(-step[5], step[5]) + step[3] * epsilon + step[4] * noise;

@@ -17,6 +17,8 @@ pub struct Feed {
     pub noise_key: Vec<u32>,
     pub coefficients: Vec<u32>,
     pub embedding: Vec<u32>,
+    /// What the samples' weights depend on.
+    pub timesteps: Vec<usize>,
 }
 
 impl Feed {
@@ -77,6 +79,7 @@ impl<'a> Feeder<'a> {
             noise_key: noise::key(seed, stream(Purpose::TrainNoise, sub), micro * self.batch * blocks).to_vec(),
             coefficients: coefficient_words(self.schedule, timesteps),
             embedding: embedding_words(self.config, timesteps)?,
+            timesteps: timesteps.to_vec(),
         })
     }
 }

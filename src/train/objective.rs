@@ -14,6 +14,11 @@ pub trait Objective {
     /// Timesteps of micro-batch number `micro`.
     fn timesteps(&self, micro: u64, batch: usize) -> Vec<usize>;
 
+    /// How much a sample counts by its timestep, T values; none where all count 1.
+    fn weights(&self) -> Option<&[f64]> {
+        None
+    }
+
     /// Whether `record` runs the frozen start model.
     fn needs_teacher(&self) -> bool;
 
@@ -30,7 +35,7 @@ pub struct Pass<'a> {
     pub x_t: Tensor,
     /// What the network is to predict, [N, H, W, padded C].
     pub target: Tensor,
-    /// Weight of each sample in the gradient, [N].
+    /// Weight of each sample in the gradient, [N]: its timestep's over the micro-batches of an update.
     pub weights: Tensor,
     /// The optimizer's report, which holds the scale of the loss.
     pub status: Tensor,

@@ -141,13 +141,16 @@ impl Job<'_> {
         let lines = (step - 1).checked_div(self.settings.log_every).unwrap_or(0);
         let since = lines * self.settings.log_every;
         let images = (step - since) * self.settings.images_per_update();
-        let [noise, consistency] = trainer.take_losses(images, step)?;
+        let losses = trainer.take_losses(images, step)?;
         let mut line = json!({
             "step": step,
-            "noise_loss": noise,
-            "consistency_loss": consistency,
+            "noise_loss": losses.noise,
+            "consistency_loss": losses.consistency,
             "gradient_norm": status.gradient_norm,
         });
+        if let Some(weighted) = losses.weighted {
+            line["weighted_noise_loss"] = weighted.into();
+        }
         if let Some(scaled) = status.scaled {
             line["left_out"] = scaled.skipped.into();
             line["loss_scale"] = scaled.scale.into();

@@ -10,7 +10,7 @@ use super::state::TrainingState;
 use crate::diffusion::denoising::{Noised, NoisingInputs};
 use crate::error::{Error, Result};
 use crate::gpu::{Externals, Gpu, Plan, PlanOptions, Storage};
-use crate::kernels::{optim, pointwise};
+use crate::kernels::{loss, optim, pointwise};
 use crate::model::config::UNetConfig;
 use crate::model::unet::Projections;
 use crate::nn::{ParamLayout, Role};
@@ -35,6 +35,8 @@ pub struct Network<'a> {
 
 /// Key of the losses [N, 2] summed since the last line of the log.
 pub const LOSS_SUMS: &str = "loss_sums";
+/// Key of the weighted losses to the target [N] summed since then, where the objective has weights.
+pub const WEIGHTED_SUMS: &str = "weighted_loss_sums";
 /// Key of the optimizer's report.
 pub const STATUS: &str = "optimizer_status";
 
@@ -92,6 +94,12 @@ pub fn learn(
     })?;
     let sums = external(&mut tape.rec, LOSS_SUMS, loss.per_sample.shape);
     pointwise::accumulate(&mut tape.rec, &loss.per_sample, &sums)?;
+    if objective.weights().is_some() {
+        let rec = &mut tape.rec;
+        let losses = loss::weighted_error(rec, &loss.output, &noised.target, &weights, config.out_channels)?;
+        let sums = external(rec, WEIGHTED_SUMS, losses.shape);
+        pointwise::accumulate(rec, &losses, &sums)?;
+    }
     let (recording, _) = tape.backward(&[(loss.output, loss.gradient)])?;
     Ok((recording.fused(), weights))
 }
@@ -163,6 +171,23 @@ pub struct Scaled {
     pub scale: f64,
 }
 
+/// Means over the samples since the last line of the log.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Losses {
+    /// Squared distance to the target, unweighted.
+    pub noise: f64,
+    /// Squared distance to the teacher, unweighted.
+    pub consistency: f64,
+    /// The first by its samples' weights, where the objective has some.
+    pub weighted: Option<f64>,
+}
+
+/// The samples' weights by timestep, and the sums of the losses that they weigh.
+struct Weighted {
+    table: Vec<f64>,
+    sums: Storage,
+}
+
 /// Both plans and all state on the GPU.
 pub struct Trainer {
     gpu: Gpu,
@@ -173,7 +198,7 @@ pub struct Trainer {
     micro: Plan,
     inputs: NoisingInputs,
     weights: Tensor,
-    sample_weights: Vec<u32>,
+    weighted: Option<Weighted>,
     update: Plan,
     scalars: Tensor,
     loss_sums: Storage,
@@ -196,14 +221,20 @@ impl Trainer {
         let status = status(gpu, settings.scaling.at(network.precision))?;
         externals.insert(LOSS_SUMS.to_owned(), loss_sums.clone());
         externals.insert(STATUS.to_owned(), status.clone());
+        let weighted = match objective.weights() {
+            None => None,
+            Some(table) => {
+                let sums = gpu.storage(WEIGHTED_SUMS, u64::from(settings.batch))?;
+                externals.insert(WEIGHTED_SUMS.to_owned(), sums.clone());
+                Some(Weighted { table: table.to_vec(), sums })
+            }
+        };
         let options = PlanOptions::default();
-        // The gradient of an update is the mean over its micro-batches of their means over samples.
-        let weight = 1.0 / settings.accumulate as f32;
         Ok(Self {
             micro: Plan::new(gpu, micro.recording, &externals, &options)?,
             inputs: micro.inputs,
             weights: micro.weights,
-            sample_weights: vec![weight.to_bits(); settings.batch as usize],
+            weighted,
             update: Plan::new(gpu, update.recording, &externals, &options)?,
             scalars: update.scalars,
             gpu: gpu.clone(),
@@ -218,8 +249,12 @@ impl Trainer {
 
     /// Submits a micro-batch: its gradient is added up, its losses too.
     pub fn micro_batch(&mut self, feed: &Feed) -> Result<()> {
+        // The gradient of an update is the mean over its micro-batches of their means over samples.
+        let share = 1.0 / f64::from(self.settings.accumulate);
+        let weight = |&t: &usize| self.weighted.as_ref().map_or(1.0, |w| w.table[t]);
+        let weights: Vec<u32> = feed.timesteps.iter().map(|t| ((share * weight(t)) as f32).to_bits()).collect();
         let mut inputs = feed.bind(&self.inputs).to_vec();
-        inputs.push((self.weights, &self.sample_weights));
+        inputs.push((self.weights, &weights));
         self.micro.run(&inputs)
     }
 
@@ -246,25 +281,36 @@ impl Trainer {
         Ok(Status { gradient_norm: f64::from(optim::norm(&status)), scaled })
     }
 
-    /// Means over `images` of the two losses (to the target, to the teacher), which start again from zero.
-    pub fn take_losses(&mut self, images: u64, step: u64) -> Result<[f64; 2]> {
-        let sums = self.gpu.read(&self.loss_sums, 0, self.loss_sums.elements)?;
-        self.gpu.write(&self.loss_sums, 0, &vec![0.0; sums.len()])?;
-        let mut means = [0.0; 2];
-        for pair in sums.chunks_exact(2) {
-            (means[0], means[1]) = (means[0] + f64::from(pair[0]), means[1] + f64::from(pair[1]));
+    /// Means over `images` of the losses, whose sums start again from zero.
+    pub fn take_losses(&mut self, images: u64, step: u64) -> Result<Losses> {
+        let mut means = Vec::new();
+        for (sums, of_each) in self.sums() {
+            let values = self.gpu.read(sums, 0, sums.elements)?;
+            self.gpu.write(sums, 0, &vec![0.0; values.len()])?;
+            let total = |k: usize| values.iter().skip(k).step_by(of_each).map(|&v| f64::from(v)).sum::<f64>();
+            means.extend((0..of_each).map(|k| total(k) / images as f64));
         }
-        let means = means.map(|sum| sum / images as f64);
+        // Sample weights are divided by the micro-batches of an update, and summed over them.
+        let weighted = means.get(2).map(|mean| mean * f64::from(self.settings.accumulate));
         match means.iter().all(|m| m.is_finite()) {
-            true => Ok(means),
+            true => Ok(Losses { noise: means[0], consistency: means[1], weighted }),
             false => Err(Error::NonFinite { what: "the loss".into(), step }),
         }
     }
 
-    /// The bits of the losses summed so far: a part of a checkpoint.
+    /// Sums of losses on the GPU, and how many numbers each sample has there.
+    fn sums(&self) -> Vec<(&Storage, usize)> {
+        let weighted = self.weighted.iter().map(|w| (&w.sums, 1));
+        std::iter::once((&self.loss_sums, 2)).chain(weighted).collect()
+    }
+
+    /// The bits of the losses summed so far, the weighted ones last: a part of a checkpoint.
     pub fn loss_sums(&self) -> Result<Vec<u32>> {
-        let sums = self.gpu.read(&self.loss_sums, 0, self.loss_sums.elements)?;
-        Ok(sums.into_iter().map(f32::to_bits).collect())
+        let mut bits = Vec::new();
+        for (sums, _) in self.sums() {
+            bits.extend(self.gpu.read(sums, 0, sums.elements)?.into_iter().map(f32::to_bits));
+        }
+        Ok(bits)
     }
 
     /// The bits of the optimizer's report: a part of a checkpoint, for the scale of the loss.
@@ -281,7 +327,12 @@ impl Trainer {
     /// Goes on from a checkpoint's tensors, loss sums and report; without a report from the one before the first update.
     pub fn load(&mut self, folder: &Path, loss_sums: &[u32], status: &[u32]) -> Result<()> {
         let values = |bits: &[u32]| bits.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
-        self.gpu.write(&self.loss_sums, 0, &values(loss_sums))?;
+        let mut left = loss_sums;
+        for (sums, _) in self.sums() {
+            let (here, rest) = left.split_at_checked(sums.elements as usize).unwrap_or((left, &[]));
+            self.gpu.write(sums, 0, &values(here))?;
+            left = rest;
+        }
         self.gpu.write(&self.status, 0, &values(status))?;
         self.state.load(&self.gpu, &self.layout, folder)?;
         if self.precision == Precision::F32 {

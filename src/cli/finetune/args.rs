@@ -12,6 +12,7 @@ use crate::cli::tune::TuneArgs;
 use crate::deme::expert::Expert;
 use crate::deme::ranges::Ranges;
 use crate::deme::timesteps::{Coin, TimestepDraw};
+use crate::diffusion::LossWeighting;
 use crate::error::{Error, Result};
 use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 
@@ -72,6 +73,18 @@ pub struct FinetuneArgs {
     /// See --ema-power
     #[arg(long, default_value_t = 1.0, help_heading = TRAINING)]
     pub ema_inv_gamma: f64,
+    /// How much each timestep counts, by its signal-to-noise ratio, whatever the model predicts
+    #[arg(long, value_enum, default_value = "none", help_heading = TRAINING)]
+    pub loss_weighting: WeightingArg,
+    /// Gamma of --loss-weighting min-snr
+    #[arg(long, default_value_t = 5.0, value_name = "GAMMA", help_heading = TRAINING)]
+    pub min_snr_gamma: f64,
+    /// k of --loss-weighting p2
+    #[arg(long, default_value_t = 1.0, value_name = "K", help_heading = TRAINING)]
+    pub p2_k: f64,
+    /// Gamma of --loss-weighting p2
+    #[arg(long, default_value_t = 1.0, value_name = "GAMMA", help_heading = TRAINING)]
+    pub p2_gamma: f64,
     /// Decides every random number of the run
     #[arg(long, default_value_t = 0, help_heading = TRAINING)]
     pub seed: u64,
@@ -126,6 +139,21 @@ const METHOD: &str = "Method";
 const OUTPUT: &str = "Output";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WeightingArg {
+    /// The model's own target counts alike at all timesteps
+    None,
+    /// SNR + 1 on x_0 (Salimans & Ho 2022)
+    #[value(name = "snr+1")]
+    SnrPlusOne,
+    /// max(SNR, 1) on x_0 (Salimans & Ho 2022)
+    TruncatedSnr,
+    /// min(SNR, gamma) on x_0 (Hang et al. 2023)
+    MinSnr,
+    /// 1 / (k + SNR)^gamma on epsilon (Choi et al. 2022)
+    P2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CoinArg {
     MicroBatch,
     Sample,
@@ -149,7 +177,7 @@ impl FinetuneArgs {
         let positive = |x: f64| x as f32 > 0.0 && x.is_finite();
         let decay = |x: f64| (0.0..1.0).contains(&x);
         let weight = |x: f64| x >= 0.0 && x.is_finite();
-        let rules: [(&str, &[f64], bool, &str); 10] = [
+        let rules: [(&str, &[f64], bool, &str); 13] = [
             ("--lr", &[self.lr], positive(self.lr), "a number above 0, such as 5e-5"),
             (
                 "--betas",
@@ -163,6 +191,9 @@ impl FinetuneArgs {
             ("--ema-max-decay", &[self.ema_max_decay], decay(self.ema_max_decay), "a number in 0..1"),
             ("--ema-power", &[self.ema_power], positive(self.ema_power), "a number above 0"),
             ("--ema-inv-gamma", &[self.ema_inv_gamma], positive(self.ema_inv_gamma), "a number above 0"),
+            ("--min-snr-gamma", &[self.min_snr_gamma], positive(self.min_snr_gamma), "a number above 0, such as 5"),
+            ("--p2-k", &[self.p2_k], positive(self.p2_k), "a number above 0, such as 1"),
+            ("--p2-gamma", &[self.p2_gamma], weight(self.p2_gamma), "a number of at least 0, such as 1"),
             ("--p", &[self.p], (0.0..=1.0).contains(&self.p), "a probability, 0 to 1"),
             ("--consistency", &[self.consistency], weight(self.consistency), "a number of at least 0"),
         ];
@@ -220,8 +251,18 @@ impl FinetuneArgs {
         }
     }
 
-    /// The objective of expert `i`.
-    pub fn expert(&self, i: u32, ranges: Ranges) -> Expert {
+    pub fn weighting(&self) -> LossWeighting {
+        match self.loss_weighting {
+            WeightingArg::None => LossWeighting::None,
+            WeightingArg::SnrPlusOne => LossWeighting::SnrPlusOne,
+            WeightingArg::TruncatedSnr => LossWeighting::TruncatedSnr,
+            WeightingArg::MinSnr => LossWeighting::MinSnr { gamma: self.min_snr_gamma },
+            WeightingArg::P2 => LossWeighting::P2 { k: self.p2_k, gamma: self.p2_gamma },
+        }
+    }
+
+    /// The objective of expert `i`; `weights` is the table of `weighting`.
+    pub fn expert(&self, i: u32, ranges: Ranges, weights: Option<&[f64]>) -> Expert {
         let own = ranges.range(i);
         Expert {
             timesteps: TimestepDraw {
@@ -237,13 +278,14 @@ impl FinetuneArgs {
                 antithetic: !self.no_antithetic,
             },
             consistency: self.consistency,
+            weights: weights.map(<[f64]>::to_vec),
         }
     }
 
     /// run.json: everything that a number of the run depends on, the inputs by their hashes.
     pub fn resolved(&self, precision: PrecisionArg, model_sha256: &str, data_sha256: &str) -> Map<String, Value> {
         let all = json!({
-            "version": 1,
+            "version": 2,
             "model_sha256": model_sha256,
             "data_sha256": data_sha256,
             "ranges": self.ranges,
@@ -258,6 +300,10 @@ impl FinetuneArgs {
             "ema_max_decay": self.ema_max_decay,
             "ema_power": self.ema_power,
             "ema_inv_gamma": self.ema_inv_gamma,
+            "loss_weighting": name(&self.loss_weighting),
+            "min_snr_gamma": self.min_snr_gamma,
+            "p2_k": self.p2_k,
+            "p2_gamma": self.p2_gamma,
             "seed": self.seed,
             "precision": precision.name(),
             "flip": self.flip,

@@ -16,7 +16,7 @@ use crate::train::step::{self, Network};
 
 impl Plan<'_> {
     pub fn estimate(&self, experts: &[u32]) -> Result<()> {
-        let objective = self.args.expert(experts[0], self.ranges);
+        let objective = self.args.expert(experts[0], self.ranges, self.weights.as_deref());
         let micro = step::micro(self.network(self.asked()), &self.settings, &objective)?.recording;
         let update = step::update(&self.start.layout, &self.settings, self.asked())?.recording;
         let teacher = objective.needs_teacher();

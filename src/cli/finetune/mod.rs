@@ -52,6 +52,8 @@ struct Plan<'a> {
     dataset: &'a Dataset,
     ranges: Ranges,
     settings: Settings,
+    /// The loss weighting by timestep.
+    weights: Option<Vec<f64>>,
     /// Held-out images that are judged.
     judged: Vec<usize>,
     folder: RunFolder,
@@ -77,7 +79,9 @@ pub fn run(args: &FinetuneArgs, global: &Global) -> Result<()> {
         return Err(Error::usage(message, "write to another folder: sample grids would be taken for images"));
     }
     let settings = args.settings(!judged.is_empty());
-    let plan = Plan { args, global, start, model: &model, dataset: &dataset, ranges, settings, judged, folder };
+    let weights = args.weighting().table(&model.schedule)?;
+    let plan =
+        Plan { args, global, start, model: &model, dataset: &dataset, ranges, settings, weights, judged, folder };
     if args.dry_run {
         say!("{}", json_file::render(&resolved).trim_end())?;
         return plan.estimate(&experts);
@@ -138,7 +142,7 @@ impl Plan<'_> {
 
     fn expert(&self, gpu: &Gpu, i: u32) -> Result<()> {
         let (settings, layout) = (&self.settings, &self.start.layout);
-        let objective = self.args.expert(i, self.ranges);
+        let objective = self.args.expert(i, self.ranges, self.weights.as_deref());
         let own = objective.timesteps.own.clone();
         self.global.note(format_args!("expert {i}: timesteps {} to {}", own.start, own.end - 1));
         let folder = self.folder.training(i);

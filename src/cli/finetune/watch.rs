@@ -59,7 +59,9 @@ impl Watcher for Screen<'_> {
 
     fn logged(&mut self, line: &Map<String, Value>) {
         let value = |key: &str| line.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
-        self.loss = format!("loss {:.5} + {:.5},", value("noise_loss"), value("consistency_loss")) + " ";
+        let weighted = line.get("weighted_noise_loss").and_then(Value::as_f64);
+        let weighted = weighted.map(|loss| format!(" ({loss:.5} weighted)")).unwrap_or_default();
+        self.loss = format!("loss {:.5}{weighted} + {:.5}, ", value("noise_loss"), value("consistency_loss"));
         let step = value("step");
         let scale = line.get("loss_scale").map(|scale| format!(", loss times {scale}")).unwrap_or_default();
         self.global.detail(format_args!("update {step}: {}gradient {:.4}{scale}", self.loss, value("gradient_norm")));

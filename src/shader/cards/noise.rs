@@ -34,8 +34,8 @@ params! {
         pub count: u32,
         pub channels: u32,
         pub stride: u32,
-        /// 1 where the model predicts v, 0 for epsilon.
-        pub v_prediction: u32,
+        /// 0 where the model predicts epsilon, 1 for v, 2 for x_0.
+        pub predicts: u32,
         pub has_noise: u32,
     }
 }
