@@ -96,7 +96,7 @@ mod tests {
         let schedules = ["epsilon", "v_prediction", "sample"].map(predicting);
         for weighting in ALL {
             let tables = schedules.each_ref().map(|s| weighting.table(s).unwrap().unwrap());
-            for t in 0..1000 {
+            for (t, alpha_bar) in schedules[0].alpha_bar.iter().enumerate() {
                 let (a, b) = schedules[0].noising(t);
                 let epsilon_theta = (a * x_0 + b * epsilon - a * x_theta) / b;
                 let losses = [0, 1, 2].map(|k| {
@@ -104,7 +104,7 @@ mod tests {
                     let error = (c * epsilon + d * x_0) - (c * epsilon_theta + d * x_theta);
                     tables[k][t] * error * error
                 });
-                let expected = weighting.of_x_0(a * a / (b * b)).unwrap() * (x_0 - x_theta).powi(2);
+                let expected = weighting.of_x_0(alpha_bar / (1.0 - alpha_bar)).unwrap() * (x_0 - x_theta).powi(2);
                 // Near t = 0 and T - 1 the errors are differences of nearly equal numbers: 1e-10 has digits to spare.
                 assert!(
                     losses.iter().all(|l| (l - expected).abs() <= 1e-10 * expected),
@@ -135,8 +135,7 @@ mod tests {
         let [plus_one, truncated, min_snr, p2] = ALL.map(|w| w.table(&schedule).unwrap().unwrap());
         let odd = LossWeighting::P2 { k: 2.0, gamma: 0.5 }.table(&schedule).unwrap().unwrap();
         let mut sides = [0; 4];
-        for t in 0..1000 {
-            let alpha_bar = schedule.alpha_bar[t];
+        for (t, alpha_bar) in schedule.alpha_bar.iter().enumerate() {
             let snr = alpha_bar / (1.0 - alpha_bar);
             close(plus_one[t], 1.0 / alpha_bar, "SNR + 1");
             close(truncated[t], (1.0 / snr).max(1.0), "truncated SNR");
