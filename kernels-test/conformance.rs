@@ -21,10 +21,12 @@ mod conformance {
     pub mod noise;
     pub mod optim;
     pub mod conv;
+    mod features;
     pub mod gemm;
     mod half;
     pub mod norm;
     pub mod peak;
+    pub mod pool;
     pub mod pointwise;
     mod profile;
     pub mod resample;
@@ -40,7 +42,7 @@ use conformance::harness::Entry;
 use deme::shader::cards;
 
 /// Every family: a line here, a `mod` line above and a test below.
-static FAMILIES: [Entry; 13] = [
+static FAMILIES: [Entry; 14] = [
     Entry::new("pointwise", conformance::pointwise::TOLERANCES, conformance::pointwise::cases),
     Entry::new("loss", conformance::loss::TOLERANCES, conformance::loss::cases),
     Entry::new("optim", conformance::optim::TOLERANCES, conformance::optim::cases),
@@ -54,6 +56,7 @@ static FAMILIES: [Entry; 13] = [
     Entry::new("attention", conformance::attention::TOLERANCES, conformance::attention::cases),
     Entry::new("resample", conformance::resample::TOLERANCES, conformance::resample::cases),
     Entry::new("peak", conformance::peak::TOLERANCES, conformance::peak::cases),
+    Entry::new("pool", conformance::pool::TOLERANCES, conformance::pool::cases),
 ];
 
 fn family(name: &str) {
@@ -118,6 +121,11 @@ fn broadcast() {
 #[test]
 fn resample() {
     family("resample");
+}
+
+#[test]
+fn pool() {
+    family("pool");
 }
 
 #[test]

@@ -19,6 +19,8 @@ mod bench;
 mod doctor;
 #[path = "product/finetune.rs"]
 mod finetune;
+#[path = "product/eval_fid.rs"]
+mod eval_fid;
 #[path = "product/inspect.rs"]
 mod inspect;
 #[path = "product/kill.rs"]

@@ -20,6 +20,8 @@ pub enum Purpose {
     DataFlip = 8,
     EvalNoise = 9,
     EvalTimestep = 10,
+    /// Subsets of pictures in the kernel distance.
+    Subsets = 11,
 }
 
 /// The 64-bit stream number of a purpose and a sub-stream (an expert, a step, a repetition).

@@ -153,6 +153,15 @@ pub fn cases(f: &mut Family) {
             f.case(&format!("cooperative: {case:?} {swapped}"), |b| one_gradient(b, case, swapped));
         }
     }
+    // Kernels that are not square, padded to keep the size and not.
+    for (kernel, sides) in [([1, 7], [0, 3]), ([7, 1], [3, 0]), ([1, 3], [0, 1]), ([3, 1], [1, 0]), ([2, 5], [1, 0])] {
+        f.case(&format!("kernel {kernel:?}, sides {sides:?}"), |b| {
+            let x = b.watched("x", &[2, 6, 9, 8]);
+            let w = b.parameter("w", &[kernel[0], kernel[1], 8, 12]);
+            let y = conv2d(&mut b.tape, &x, &w, None, Conv2dSpec { stride: 1, padding: Padding::Sides(sides) })?;
+            b.backward(&y)
+        });
+    }
     // Sums in chunks, the last one short; above 65,535 workgroups of every variant; a large K.
     f.case("chunks", |b| whole(b, [7, 33, 32, 4, 4, 3, 1, 1]));
     f.case("folded grid", |b| {

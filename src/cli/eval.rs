@@ -1,4 +1,4 @@
-//! `deme eval loss`: the denoising loss by timestep bucket, of a model or an ensemble.
+//! `deme eval loss`: the denoising loss by timestep bucket, of a model or an ensemble; `deme eval fid` is beside it.
 //! Called by `cli::run`.
 
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::data::{DataArgs, Split, spread};
+use super::eval_fid::{self, FidArgs};
 use super::models::{Judged, ModelArgs, timestep_ranges};
 use super::sample::check_new_file;
 use super::tune::TuneArgs;
@@ -27,6 +28,7 @@ pub struct EvalArgs {
 #[derive(Subcommand, Debug)]
 enum What {
     Loss(LossArgs),
+    Fid(Box<FidArgs>),
 }
 
 /// Denoising loss by timestep, with standard errors
@@ -66,6 +68,7 @@ struct LossArgs {
 pub fn run(args: &EvalArgs, global: &Global) -> Result<()> {
     match &args.what {
         What::Loss(args) => run_loss(args, global),
+        What::Fid(args) => eval_fid::run(args, global),
     }
 }
 

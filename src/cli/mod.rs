@@ -6,6 +6,7 @@ pub mod data;
 pub mod demo;
 pub mod doctor;
 pub mod eval;
+mod eval_fid;
 pub mod finetune;
 pub mod inspect;
 pub mod interrupt;

@@ -163,6 +163,22 @@ pub(super) struct Request<'a> {
 
 /// Draws pictures batch by batch, with a progress bar: [num, H, W, 4] before rounding.
 pub(super) fn draw(gpu: &Gpu, judged: &Judged, request: &Request, global: &Global) -> Result<Vec<f32>> {
+    let mut pictures = Vec::new();
+    draw_each(gpu, judged, request, global, &mut |batch| {
+        pictures.extend_from_slice(batch);
+        Ok(())
+    })?;
+    Ok(pictures)
+}
+
+/// The same, each batch [n, H, W, 4] handed on as soon as it is there.
+pub(super) fn draw_each(
+    gpu: &Gpu,
+    judged: &Judged,
+    request: &Request,
+    global: &Global,
+    each: &mut dyn FnMut(&[f32]) -> Result<()>,
+) -> Result<()> {
     let model = &judged.model;
     let [h, w] = model.sides()?;
     let (num, batch) = (request.num, request.batch.min(request.num));
@@ -172,7 +188,6 @@ pub(super) fn draw(gpu: &Gpu, judged: &Judged, request: &Request, global: &Globa
     let mut sampler = Sampler::new(gpu, &model.config, &model.schedule, &model.layout, &sets, spec)?;
     let bar = global.progress(u64::from(num.div_ceil(batch)) * request.steps.len() as u64, "sampling", "steps");
     let per_image = (h * w * 4) as usize;
-    let mut pictures = Vec::with_capacity(per_image * num as usize);
     for first in (0..num).step_by(batch as usize) {
         let here = batch.min(num - first) as usize;
         // A last batch that is not full draws pictures that are thrown away.
@@ -194,10 +209,10 @@ pub(super) fn draw(gpu: &Gpu, judged: &Judged, request: &Request, global: &Globa
             bar.inc(1);
             Ok(())
         })?;
-        pictures.extend_from_slice(&x_0[..here * per_image]);
+        each(&x_0[..here * per_image])?;
     }
     bar.finish_and_clear();
-    Ok(pictures)
+    Ok(())
 }
 
 /// Where the pictures go; made before the work, so that a bad path costs nothing.

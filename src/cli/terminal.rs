@@ -65,6 +65,12 @@ impl Global {
             .with_style(style.progress_chars("=> "))
             .with_prefix(what.to_owned())
     }
+
+    /// A count on stderr of what has no known end.
+    pub fn counter(&self, what: &str, unit: &str) -> ProgressBar {
+        let style = ProgressStyle::with_template(&format!("{{prefix}} {{pos}} {unit}"));
+        self.progress(0, what, unit).with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+    }
 }
 
 /// 1536 -> "1.5 KiB".

@@ -15,4 +15,5 @@ pub mod safetensors;
 pub mod shards;
 pub mod source;
 pub mod torch;
+pub mod torchscript;
 pub mod writer;

@@ -18,6 +18,8 @@ use crate::tape::{Contribution, Rule, Tape};
 pub enum Padding {
     /// As many on each side.
     Symmetric(u32),
+    /// So many rows above and below, and so many columns left and right: of kernels that are not square.
+    Sides([u32; 2]),
     /// One column on the right, one row below: what the downsampling of google's DDPM checkpoints does.
     RightBottom,
 }
@@ -99,25 +101,28 @@ fn params(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, spec: Conv2dSpec) -> Re
     if let Some(b) = bias.filter(|b| b.elements() != u64::from(cout)) {
         return Err(Error::shape("conv2d", format!("bias {} for w {}", b.shape, w.shape)));
     }
-    let (pad, all) = match spec.padding {
-        Padding::Symmetric(pad) => (pad, pad.checked_mul(2)),
-        Padding::RightBottom => (0, Some(1)),
+    let ([pad_top, pad_left], all) = match spec.padding {
+        Padding::Symmetric(pad) => ([pad; 2], [pad.checked_mul(2); 2]),
+        Padding::Sides(pads) => (pads, pads.map(|pad| pad.checked_mul(2))),
+        Padding::RightBottom => ([0; 2], [Some(1); 2]),
     };
-    let extent = |size: u32, kernel: u32| {
+    let extent = |size: u32, kernel: u32, all: Option<u32>| {
         let room = size.checked_add(all?)?.checked_sub(kernel)?;
         room.checked_div(spec.stride).map(|steps| steps + 1)
     };
-    let (Some(out_h), Some(out_w), false) = (extent(in_h, kh), extent(in_w, kw), kh == 0 || kw == 0) else {
+    let extents = (extent(in_h, kh, all[0]), extent(in_w, kw, all[1]));
+    let ((Some(out_h), Some(out_w)), false) = (extents, kh == 0 || kw == 0) else {
         return fail("no window fits");
     };
     // Kernels count in u32, and compare wrapped coordinates with extents.
     let y = Shape::new([batch, out_h, out_w, cout]);
-    if [x.shape, w.shape, y].iter().any(|s| s.elements() > u64::from(u32::MAX) || s.elements() == 0) || pad > 1 << 16 {
+    if [x.shape, w.shape, y].iter().any(|s| s.elements() > u64::from(u32::MAX) || s.elements() == 0)
+        || pad_top.max(pad_left) > 1 << 16
+    {
         return fail("empty or too large");
     }
     let has_bias = u32::from(bias.is_some());
-    let (pad_top, pad_left, chunk) = (pad, pad, batch * out_h);
-    let stride = spec.stride;
+    let (stride, chunk) = (spec.stride, batch * out_h);
     Ok(Conv2dParams {
         batch,
         in_h,

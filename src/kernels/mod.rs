@@ -14,6 +14,7 @@ pub mod noise;
 pub mod optim;
 pub mod peak;
 pub mod pointwise;
+pub mod pool;
 pub mod resample;
 pub mod winograd;
 
@@ -37,6 +38,7 @@ pub const EXAMPLES: &[fn() -> Result<Recording>] = &[
     conv2d::examples,
     winograd::examples,
     peak::examples,
+    pool::examples,
 ];
 
 /// A tensor with storage of its own, found by its label: the inputs of examples.

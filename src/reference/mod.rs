@@ -13,6 +13,7 @@ pub mod optim;
 pub mod norm;
 pub mod peak;
 pub mod pointwise;
+pub mod pool;
 pub mod resample;
 pub mod winograd;
 
@@ -43,6 +44,7 @@ const FAMILIES: &[&[(&str, Twin)]] = &[
     resample::TWINS,
     attention::TWINS,
     peak::TWINS,
+    pool::TWINS,
 ];
 
 /// What a product's epilogue adds to y at [row, column]: `rows` of y share one of the addend's, 0 for none.

@@ -11,6 +11,7 @@ use minijinja::{Environment, UndefinedBehavior};
 const SHARED: &[(&str, &str)] = &[
     ("addend.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/addend.wgsl"))),
     ("index.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/index.wgsl"))),
+    ("pool_window.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/pool_window.wgsl"))),
     ("lanes.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/lanes.wgsl"))),
     ("group_lookup.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/group_lookup.wgsl"))),
     ("philox.wgsl", include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/shared/philox.wgsl"))),

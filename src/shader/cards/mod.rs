@@ -11,6 +11,7 @@ pub mod optim;
 pub mod norm;
 pub mod peak;
 pub mod pointwise;
+pub mod pool;
 pub mod resample;
 mod tiles;
 pub mod winograd;
@@ -32,6 +33,7 @@ const FAMILIES: &[&[&Card]] = &[
     resample::CARDS,
     attention::CARDS,
     peak::CARDS,
+    pool::CARDS,
 ];
 
 /// Every card, in the order of the families.

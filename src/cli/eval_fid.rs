@@ -1,0 +1,252 @@
+//! `deme eval fid`: how far pictures, or what a model draws, are from others in the features of a network.
+//! Called by `cli::eval`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use image::RgbImage;
+use serde_json::json;
+
+use super::models::{Judged, ModelArgs};
+use super::sample::{Request, check_new_file, draw_each};
+use super::tune::TuneArgs;
+use super::{Global, terminal::say};
+use crate::data::source::{self, Content};
+use crate::error::{Error, Result};
+use crate::eval::backbone::Backbone;
+use crate::eval::features::Extractor;
+use crate::eval::resize::FidMode;
+use crate::eval::sets::{self, Features};
+use crate::eval::statistics::{Moments, Statistics, frechet_distance};
+use crate::eval::weights::Weights;
+use crate::gpu::Gpu;
+use crate::io::{image as decode, png};
+
+/// Frechet distance between pictures in the features of a network (FID), and what is computed from the same features
+#[derive(Args, Debug)]
+pub struct FidArgs {
+    /// Draw the pictures with this model folder
+    #[arg(long, value_name = "DIR", required_unless_present = "images", conflicts_with = "images")]
+    model: Option<PathBuf>,
+    /// Experts of --ensemble, in the order of their timestep ranges
+    #[arg(long, value_name = "DIR", num_args = 1.., requires = "ensemble")]
+    experts: Vec<PathBuf>,
+    /// Let the expert of the range that holds t predict at t (eq. 7 of the paper)
+    #[arg(long, requires = "experts")]
+    ensemble: bool,
+    /// Judge these pictures: a folder tree, an archive, or with --tile an atlas
+    #[arg(long, value_name = "PATH")]
+    images: Option<PathBuf>,
+    /// What is compared with: pictures, or a .npz with mu and sigma
+    #[arg(long, value_name = "PATH")]
+    against: PathBuf,
+    /// Pictures that come as one atlas are tiles with this side
+    #[arg(long, value_name = "SIDE", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    tile: Option<u32>,
+    /// Weights of the network: scripts/eval-weights.sh fetches them
+    #[arg(long, value_name = "FILE")]
+    weights: PathBuf,
+    /// inception is FID; mobilenet is another distance, for machines without a GPU
+    #[arg(long, value_enum, default_value = "inception")]
+    network: NetworkArg,
+    /// Whose FID: pytorch (pytorch-fid), tf (TensorFlow, torch-fidelity) or clean (clean-fid)
+    #[arg(long, default_value = "pytorch", value_parser = ["pytorch", "tf", "clean"])]
+    mode: String,
+    /// Also the kernel distance, precision and recall; all features are then kept in memory
+    #[arg(long)]
+    sets: bool,
+    /// Pictures to draw
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    num: u32,
+    /// DDIM steps
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    steps: u32,
+    /// Which timesteps are visited: leading, linspace, trailing or quad [default: as the model's scheduler says]
+    #[arg(long, value_name = "NAME")]
+    spacing: Option<String>,
+    /// Fresh noise in each step, 0 (DDIM) to 1 (DDPM)
+    #[arg(long, default_value_t = 0.0)]
+    eta: f64,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Pictures at once, drawn and judged
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: u32,
+    /// Keep the statistics of what was judged as .npz
+    #[arg(long, value_name = "FILE")]
+    save_stats: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    tune: TuneArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NetworkArg {
+    Inception,
+    Mobilenet,
+}
+
+/// The features of one side, as they come.
+struct Side {
+    moments: Moments,
+    /// All of them, where --sets asks for them.
+    kept: Option<Vec<f32>>,
+}
+
+impl Side {
+    fn new(backbone: Backbone, keep: bool) -> Self {
+        Self { moments: Moments::new(backbone.features() as usize), kept: keep.then(Vec::new) }
+    }
+
+    fn take(&mut self, extractor: &mut Extractor, pictures: &[RgbImage]) -> Result<()> {
+        let features = extractor.features(pictures)?;
+        self.moments.push(&features);
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(&features);
+        }
+        Ok(())
+    }
+}
+
+/// All pictures of a path at their own sizes, batch by batch.
+fn take_path(side: &mut Side, extractor: &mut Extractor, path: &Path, args: &FidArgs, global: &Global) -> Result<()> {
+    // One side may be an atlas and the other a folder.
+    let tile = args.tile.filter(|_| path.is_file());
+    let bar = global.counter("features", "pictures");
+    let mut waiting: Vec<RgbImage> = Vec::new();
+    source::walk(path, tile, &mut |found| {
+        let decoded = match found.content {
+            Ok(Content::Decoded(image)) => Ok(image),
+            Ok(Content::Encoded(bytes)) => decode::decode(&bytes),
+            Err(problem) => Err(problem),
+        };
+        let hint = "remove the file, or mend it";
+        let image = decoded.map_err(|problem| Error::format(&path.join(&found.file), "picture", problem, hint))?;
+        waiting.push(image);
+        if waiting.len() == extractor.batch() {
+            side.take(extractor, &waiting)?;
+            bar.inc(waiting.len() as u64);
+            waiting.clear();
+        }
+        Ok(())
+    })?;
+    if !waiting.is_empty() {
+        side.take(extractor, &waiting)?;
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// What the model draws, rounded to bytes as saved pictures are.
+fn take_drawn(
+    side: &mut Side,
+    extractor: &mut Extractor,
+    gpu: &Gpu,
+    judged: &Judged,
+    args: &FidArgs,
+    global: &Global,
+) -> Result<String> {
+    let model = &judged.model;
+    let ([h, w], channels) = (model.sides()?, model.config.in_channels as usize);
+    let spacing = match &args.spacing {
+        Some(name) => name.parse()?,
+        None => model.schedule.spacing,
+    };
+    let steps = model.schedule.steps(spacing, args.steps as usize)?;
+    steps.iter().try_for_each(|&step| model.schedule.ddim_step(step, args.eta).map(drop))?;
+    let request =
+        Request { num: args.num, batch: args.batch, steps: &steps, eta: args.eta, seed: args.seed, noise: None };
+    draw_each(gpu, judged, &request, global, &mut |batch| {
+        let picture = |pixels: &[f32]| {
+            let byte =
+                |x: u32, y: u32, c: usize| png::to_byte(pixels[((y * w + x) * 4) as usize + c.min(channels - 1)]);
+            RgbImage::from_fn(w, h, |x, y| image::Rgb([byte(x, y, 0), byte(x, y, 1), byte(x, y, 2)]))
+        };
+        let pictures: Vec<RgbImage> = batch.chunks_exact((h * w * 4) as usize).map(picture).collect();
+        side.take(extractor, &pictures)
+    })?;
+    Ok(format!("DDIM {} steps, {spacing}, eta {}, seed {}, batch {}", args.steps, args.eta, args.seed, args.batch))
+}
+
+pub fn run(args: &FidArgs, global: &Global) -> Result<()> {
+    let (backbone, metric) = match args.network {
+        NetworkArg::Inception => (Backbone::Inception, format!("FID ({})", args.mode)),
+        NetworkArg::Mobilenet => (Backbone::MobileNet, "FD-MobileNetV2".to_owned()),
+    };
+    let mode: FidMode = args.mode.parse()?;
+    args.save_stats.as_deref().map(|path| check_new_file(path, "--save-stats")).transpose()?;
+    let models = args.model.as_ref().map(|model| ModelArgs {
+        model: model.clone(),
+        experts: args.experts.clone(),
+        ensemble: args.ensemble,
+    });
+    let judged = models.as_ref().map(Judged::open).transpose()?;
+    let stored = args.against.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+    if stored && args.sets {
+        let message = format!("{} holds no features", args.against.display());
+        return Err(Error::usage(message, "--sets needs pictures on both sides"));
+    }
+    let known = stored.then(|| Statistics::read_npz(&args.against)).transpose()?;
+    if let Some(known) = known.as_ref().filter(|k| k.mu.len() != backbone.features() as usize) {
+        let problem = format!("has {} features, the network {}", known.mu.len(), backbone.features());
+        return Err(Error::format(&args.against, "mu", problem, "take statistics of the same network"));
+    }
+    let weights = Weights::open(&args.weights, backbone)?;
+    if !weights.known() {
+        global.warn(&"these weights are not the ones that published figures are computed with");
+    }
+    let gpu = args.tune.open(global, u64::from(args.num.div_ceil(args.batch)))?;
+    let mut extractor = Extractor::new(&gpu, &weights, backbone, mode, args.batch)?;
+
+    let mut ours = Side::new(backbone, args.sets);
+    let how = match (&judged, &args.images) {
+        (Some(judged), _) => take_drawn(&mut ours, &mut extractor, &gpu, judged, args, global)?,
+        (None, Some(images)) => {
+            take_path(&mut ours, &mut extractor, images, args, global)?;
+            images.display().to_string()
+        }
+        (None, None) => return Err(Error::usage("nothing to judge", "give --model or --images")),
+    };
+    let mut theirs = Side::new(backbone, args.sets);
+    let (reference, count) = match known {
+        Some(known) => (known, None),
+        None => {
+            take_path(&mut theirs, &mut extractor, &args.against, args, global)?;
+            (theirs.moments.statistics()?, Some(theirs.moments.count()))
+        }
+    };
+    let statistics = ours.moments.statistics()?;
+    let distance = frechet_distance(&statistics, &reference)?;
+    if let Some(path) = &args.save_stats {
+        statistics.write_npz(path)?;
+    }
+    let more = match (&ours.kept, &theirs.kept) {
+        (Some(a), Some(b)) => {
+            let [a, b] = [a, b].map(|features| Features::new(features, backbone.features() as usize));
+            Some((sets::kernel_inception_distance(&a, &b, args.seed)?, sets::precision_recall(&a, &b)?))
+        }
+        _ => None,
+    };
+    if args.json {
+        let more = more.map(|(kernel, shares)| {
+            json!({ "kernel_distance": kernel.mean, "kernel_distance_deviation": kernel.deviation,
+                    "precision": shares.precision, "recall": shares.recall })
+        });
+        return say!(
+            "{}",
+            json!({ "metric": metric, "distance": distance, "pictures": ours.moments.count(), "of": how,
+                    "against": args.against, "against_pictures": count, "weights_sha256": weights.sha256, "sets": more })
+        );
+    }
+    say!("{metric} {distance:.4}")?;
+    if let Some((kernel, shares)) = more {
+        let deviation = kernel.deviation.map_or(String::new(), |d| format!(" ± {d:.6}"));
+        say!("kernel distance {:.6}{deviation}", kernel.mean)?;
+        say!("precision {:.4}  recall {:.4}", shares.precision, shares.recall)?;
+    }
+    let count = count.map_or(String::new(), |n| format!("{n} pictures of "));
+    say!("{} pictures ({how}) against {count}{}", ours.moments.count(), args.against.display())?;
+    say!("weights sha256 {}", weights.sha256)
+}
