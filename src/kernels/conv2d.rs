@@ -1,6 +1,7 @@
 //! The two-dimensional convolution and its gradient, by one of two routes with the same result.
 //! Called by `nn`. Shapes: x [N, H, W, cin], w [kh, kw, cin, cout], bias [cout], y [N, H', W', cout].
 
+use super::broadcast::add_channel_bias;
 use super::matmul::{column_sum, matmul_as, summed_in_chunks, transpose};
 use super::own;
 use super::winograd::{self, winograd};
@@ -276,9 +277,12 @@ pub fn examples() -> Result<Recording> {
     tape.watch(&x);
     let y = conv2d(&mut tape, &x, &w1, Some(&b1), Conv2dSpec::same(3))?;
     let y = conv2d(&mut tape, &y, &w2, None, Conv2dSpec { stride: 2, padding: Padding::Symmetric(1) })?;
+    // A time embedding's bias, which the convolution takes over.
+    let embedding = own(&mut tape.rec, "embedding", [2, 16]);
+    let y = add_channel_bias(&mut tape, &y, &embedding)?;
     let y = conv2d(&mut tape, &y, &w3, None, Conv2dSpec { stride: 1, padding: Padding::RightBottom })?;
     let dy = own(&mut tape.rec, "dy", [2, 5, 4, 6]);
-    Ok(tape.backward(&[(y, dy)])?.0)
+    Ok(tape.backward(&[(y, dy)])?.0.fused())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! Called by `nn`, `kernels::conv2d` (1x1) and `kernels::attention`.
 
 use super::own;
+use super::pointwise::add;
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::gemm::{
@@ -192,9 +193,14 @@ pub fn examples() -> Result<Recording> {
         tape.parameter(w, dw);
         tape.parameter(b, db);
         y = matmul(&mut tape, &y, &w, Some(&b))?;
+        if n == 32 {
+            // A residual, which the product takes over.
+            let residual = own(&mut tape.rec, "residual", [2, 2048, n]);
+            y = add(&mut tape, &y, &residual)?;
+        }
     }
     let dy = own(&mut tape.rec, "dy", [2, 2048, 5]);
-    Ok(tape.backward(&[(y, dy)])?.0)
+    Ok(tape.backward(&[(y, dy)])?.0.fused())
 }
 
 #[cfg(test)]

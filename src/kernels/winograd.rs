@@ -8,7 +8,7 @@ use super::{count, own};
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
 use crate::shader::cards::gemm::MatmulParams;
-use crate::shader::cards::pointwise::{CountParams, FILL_ZERO};
+use crate::shader::cards::pointwise::{ADD, CountParams, FILL_ZERO};
 use crate::shader::cards::winograd::{
     Tile, WINOGRAD_INPUT, WINOGRAD_OUTPUT, WINOGRAD_OUTPUT_BACKWARD, WINOGRAD_WEIGHT, WINOGRAD_WEIGHT_BACKWARD,
     WinogradParams, WinogradWeightParams,
@@ -138,12 +138,14 @@ pub fn examples() -> Result<Recording> {
             let w_extents = if turned { [3, 3, cout, cin] } else { [3, 3, cin, cout] };
             let w = own(&mut rec, &name("w"), w_extents);
             let bias = own(&mut rec, &name("bias"), [cout]);
-            let y = own(&mut rec, &name("y"), [2, side, side + 1, cout]);
+            let [residual, z] = ["residual", "z"].map(|l| own(&mut rec, &name(l), [2, side, side + 1, cout]));
+            let y = rec.transient("y", z.shape);
             winograd(&mut rec, &x, &w, Some(&bias).filter(|_| !turned), (tile, turned), &y)?;
+            rec.push(&ADD, &CountParams { count: count("winograd", &y)? }, &[y, residual], &[z], &[])?;
             if !turned {
-                backward_weight(&mut rec, &x, &y, tile, &w)?;
+                backward_weight(&mut rec, &x, &z, tile, &w)?;
             }
         }
     }
-    Ok(rec)
+    Ok(rec.fused())
 }
