@@ -70,13 +70,14 @@ pub struct Plan {
     pub(super) clock: Option<Clock>,
 }
 
-/// How long this work may take before a wait gives up: far above any adapter that is worth using.
+/// How long this work may take before a wait gives up: far above any adapter that is worth using. CPU rasterisers compile a
+/// kernel at its first dispatch, some for half a minute where other programs have the cores.
 fn deadline(class: Class, cost: Cost) -> f64 {
-    let (flops, bytes) = match class {
-        Class::Cpu => (0.1e9, 0.1e9),
-        Class::Gpu | Class::Any => (10e9, 1e9),
+    let (least, flops, bytes) = match class {
+        Class::Cpu => (150.0, 0.1e9, 0.1e9),
+        Class::Gpu | Class::Any => (30.0, 10e9, 1e9),
     };
-    30.0 + cost.flops as f64 / flops + cost.bytes as f64 / bytes
+    least + cost.flops as f64 / flops + cost.bytes as f64 / bytes
 }
 
 /// Folds a number of workgroups into a grid within `most` a dimension.
