@@ -11,6 +11,8 @@ mod train;
 
 #[path = "product/cache.rs"]
 mod cache;
+#[path = "product/cuts.rs"]
+mod cuts;
 #[path = "product/demo.rs"]
 mod demo;
 #[path = "product/bench.rs"]
@@ -33,6 +35,8 @@ mod precision;
 mod resume;
 #[path = "product/sample.rs"]
 mod sample;
+#[path = "product/scratch.rs"]
+mod scratch;
 #[path = "product/search.rs"]
 mod search;
 #[path = "product/tune.rs"]

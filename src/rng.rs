@@ -22,6 +22,8 @@ pub enum Purpose {
     EvalTimestep = 10,
     /// Subsets of pictures in the kernel distance.
     Subsets = 11,
+    /// First weights of a network; index counts the elements of a tensor.
+    Initial = 12,
 }
 
 /// The 64-bit stream number of a purpose and a sub-stream (an expert, a step, a repetition).

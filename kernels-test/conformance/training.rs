@@ -25,6 +25,7 @@ use deme::shape::{DType, Shape};
 use deme::tape::Tape;
 use deme::train::feed::{Feed, Feeder};
 use deme::train::objective::Objective;
+use deme::train::rate::RateSchedule;
 use deme::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 use deme::train::state::{self, TrainingState};
 use deme::train::step::{self, Network, Trainer};
@@ -47,6 +48,7 @@ fn settings(facts: &Value, batch: u32) -> Settings {
             eps: number(facts, "eps"),
             weight_decay: number(facts, "weight_decay"),
         },
+        rate: RateSchedule::CONSTANT,
         clip: number(facts, "clip_norm"),
         scaling: LossScaling::DYNAMIC,
         ema: EmaSchedule { max_decay: 0.9999, inv_gamma: 1.0, power: 0.75 },

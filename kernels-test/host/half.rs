@@ -10,6 +10,7 @@ use deme::nn::ParamLayout;
 use deme::recording::{Recording, Role};
 use deme::shader::{Access, Precision};
 use deme::shape::DType;
+use deme::train::rate::RateSchedule;
 use deme::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 use deme::train::step::{self, Network};
 use std::collections::BTreeSet;
@@ -32,6 +33,7 @@ fn recordings(precision: Precision) -> [Recording; 2] {
         batch: 4,
         accumulate: 1,
         adamw: AdamW { lr: 1e-4, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 },
+        rate: RateSchedule::CONSTANT,
         clip: 1.0,
         scaling: LossScaling::DYNAMIC,
         ema: EmaSchedule { max_decay: 0.999, inv_gamma: 1.0, power: 0.75 },

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::run::{Ran, emoji, snapshot};
 use super::train::{Place, STEPS};
 
-fn json(path: &Path) -> Value {
+pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
@@ -97,6 +97,39 @@ fn one_range_is_plain_continued_training_and_learns() {
     assert!(losses[2] < 0.9 * losses[0], "{losses:?}");
     assert!(log.iter().all(|l| l["consistency_loss"] == 0.0));
     assert!(!place.run("run").join("expert_1").exists());
+}
+
+/// Uneven ranges: the experts say whose timesteps are whose, and an ensemble goes by it.
+#[test]
+fn ranges_may_have_any_widths_and_an_ensemble_knows_them() {
+    let place = Place::new();
+    let few = ["--cuts=0,100,1000", "--steps=1", "--accumulate=1", "--sample-every=0", "--eval-every=0"];
+    place.finetune("run", &few).exits(0);
+    let run = place.run("run");
+    assert_eq!(json(&run.join("run.json"))["ranges"], serde_json::json!([0, 100, 1000]));
+    let experts = [0, 1].map(|i| run.join(format!("expert_{i}")));
+    let of = |i: usize| json(&experts[i].join("deme.json"))["timesteps"].clone();
+    assert_eq!([of(0), of(1)], [serde_json::json!([0, 100]), serde_json::json!([100, 1000])]);
+    let out = place.root.path().join("x.png");
+    let sample = |order: [usize; 2]| {
+        let mut words = vec!["sample".to_owned(), "--num=1".into(), "--steps=2".into(), "--ensemble".into()];
+        words.extend(["--model".to_owned(), place.model.display().to_string(), "--experts".into()]);
+        words.extend(order.map(|i| experts[i].display().to_string()));
+        super::run::deme(words.into_iter().chain(["--out".to_owned(), out.display().to_string()]))
+    };
+    sample([0, 1]).exits(0);
+    let refused = sample([1, 0]).exits(2);
+    assert!(refused.err.contains("the experts' timesteps are 100..1000, 0..100"), "{}", refused.err);
+    for (cuts, text) in [("--cuts=0,1000,500", "cannot be cut at [0, 1000, 500]"), ("--cuts=0", "cannot be cut at [0]")]
+    {
+        let ran = place.finetune("none", &[cuts]).exits(2);
+        assert!(ran.err.contains(text), "{}", ran.err);
+    }
+    // The command line excludes what the run file says.
+    let config = format!("--config={}", run.join("run.toml").display());
+    let even = place.run("even").display().to_string();
+    super::run::deme(["finetune", &config, "--ranges=2", "--range=0", "--out", &even]).exits(0);
+    assert_eq!(json(&place.run("even").join("run.json"))["ranges"], serde_json::json!([0, 500, 1000]));
 }
 
 #[test]

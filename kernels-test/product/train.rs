@@ -11,7 +11,7 @@ use deme::rng;
 use super::run::{Ran, deme, model, snapshot};
 
 /// Two levels, with attention and a downsampler: 8x8 images take a moment.
-const SMALL: &str = r#"{"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1", "attention_head_dim": null,
+pub const SMALL: &str = r#"{"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1", "attention_head_dim": null,
     "block_out_channels": [8, 16], "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "layers_per_block": 1,
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "norm_num_groups": 4, "sample_size": 8}"#;
 
@@ -66,7 +66,8 @@ impl Place {
             ("--sample-every", "6"),
             ("--sample-steps", "3"),
         ];
-        let given = |option: &str| more.iter().any(|m| m.split('=').next() == Some(option));
+        let named = |option: &str| more.iter().any(|m| m.split('=').next() == Some(option));
+        let given = |option: &str| named(option) || (option == "--ranges" && named("--cuts"));
         let kept = pairs.into_iter().filter(|(option, _)| !given(option)).flat_map(|(option, value)| [option, value]);
         let all = ["finetune", "--flip"].into_iter().chain(kept).chain(more.iter().copied());
         all.map(str::to_owned).collect()
@@ -84,7 +85,8 @@ impl Place {
     }
 
     /// Everything that a run is about: experts, last checkpoints (weights, moments, averages), logs without the clock, sample
-    /// grids, settings. Intermediate checkpoints depend on where a run was stopped, timing on the machine.
+    /// grids, settings. Intermediate checkpoints depend on where a run was stopped, timing on the machine, run.toml on what the last
+    /// process was asked for.
     pub fn essence(&self, name: &str) -> Vec<(PathBuf, Vec<u8>)> {
         self.essence_of(name, STEPS)
     }
@@ -95,7 +97,9 @@ impl Place {
         let last = format!("step_{steps:08}");
         let kept = |path: &Path| {
             let text = path.to_str().unwrap();
-            !text.ends_with("timing.jsonl") && (!text.contains("step_") || text.contains(&last))
+            !["timing.jsonl", "run.toml"].iter().any(|name| text.ends_with(name))
+                && !text.contains("tfevents")
+                && (!text.contains("step_") || text.contains(&last))
         };
         let all =
             snapshot(&run).into_iter().map(|(path, bytes)| (path.strip_prefix(&run).unwrap().to_path_buf(), bytes));

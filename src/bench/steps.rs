@@ -16,6 +16,7 @@ use crate::shape::{DType, Shape, padded_channels};
 use crate::tape::Tape;
 use crate::train::feed::Feed;
 use crate::train::objective::{Loss, Objective, Pass};
+use crate::train::rate::RateSchedule;
 use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 use crate::train::step;
 
@@ -88,6 +89,7 @@ pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) ->
         accumulate: 1,
         // Small, so that the weights stay where they are however often a step is repeated.
         adamw: AdamW { lr: 1e-6, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
+        rate: RateSchedule::CONSTANT,
         clip: 1.0,
         scaling: LossScaling::DYNAMIC,
         ema: EmaSchedule { max_decay: 0.9999, inv_gamma: 1.0, power: 0.75 },

@@ -1,16 +1,18 @@
 //! The options that name images, and opening them for a model.
-//! Called by `finetune`, `eval` and `search`.
+//! Called by `finetune`, `train`, `eval` and `search`.
 
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 
 use super::Global;
 use crate::data::dataset::{Dataset, DatasetOptions, OnBad};
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::{Error, Result};
 
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct DataArgs {
     /// Images: a folder tree, a .tar(.gz|.xz), CIFAR-10's binary files, or one atlas of tiles
     #[arg(long, value_name = "PATH")]

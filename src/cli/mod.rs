@@ -2,6 +2,7 @@
 //! Called by `main`.
 
 pub mod bench;
+pub mod cuts;
 pub mod data;
 pub mod demo;
 pub mod doctor;
@@ -13,12 +14,16 @@ pub mod interrupt;
 pub mod merge;
 pub mod models;
 pub mod opened;
+pub mod run_file;
 pub mod sample;
 pub mod search;
 pub mod terminal;
+pub mod train;
+pub mod training;
 pub mod tune;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::error::Result;
 use crate::gpu::{AdapterChoice, Gpu};
@@ -41,7 +46,7 @@ pub struct Cli {
 }
 
 /// Options that every command takes.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Serialize)]
 pub struct Global {
     /// GPU to use: a part of its name, or its index in the list of `deme doctor` [env: WGPU_ADAPTER_NAME]
     #[arg(long, global = true, value_name = "NAME|INDEX", help_heading = HEADING_GLOBAL)]
@@ -53,13 +58,23 @@ pub struct Global {
     /// about half the memory, multiplies in cooperative matrices where there are any, and scales the loss in training; auto
     /// takes it on GPUs that have them [default: f32]
     #[arg(long, global = true, value_enum, value_name = "NAME", help_heading = HEADING_GLOBAL)]
+    #[serde(serialize_with = "precision_word")]
     pub precision: Option<PrecisionArg>,
     /// Print results and errors only
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = HEADING_GLOBAL)]
+    #[serde(skip)]
     pub quiet: bool,
     /// Print more about what is being done
     #[arg(short, long, global = true, help_heading = HEADING_GLOBAL)]
+    #[serde(skip)]
     pub verbose: bool,
+}
+
+fn precision_word<S: serde::Serializer>(
+    precision: &Option<PrecisionArg>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(precision.unwrap_or(PrecisionArg::F32).name())
 }
 
 impl Global {
@@ -108,7 +123,9 @@ impl PrecisionArg {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Train(Box<train::TrainArgs>),
     Finetune(Box<finetune::FinetuneArgs>),
+    Cuts(cuts::CutsArgs),
     Merge(merge::MergeArgs),
     Search(search::SearchArgs),
     Sample(sample::SampleArgs),
@@ -129,13 +146,20 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 }
 
 impl Cli {
-    fn from_command_line() -> clap::error::Result<Self> {
-        Self::from_arg_matches(&with_negative_numbers(Self::command()).try_get_matches()?)
+    /// All commands with their options and defaults.
+    fn described() -> clap::Command {
+        with_negative_numbers(Self::command()).mut_subcommand("train", train::defaults)
     }
 
-    /// The command line, or, once help, the version or a usage error is printed, the exit code.
+    /// The command line with its run file, or, once help, the version or an error is printed, the exit code.
     pub fn parse_arguments() -> std::result::Result<Self, u8> {
-        Self::from_command_line().map_err(|e| {
+        let described = Self::described();
+        let arguments = run_file::expand(std::env::args_os().collect(), &described).map_err(|error| {
+            terminal::error(&error);
+            error.exit_code()
+        })?;
+        let parsed = described.try_get_matches_from(arguments).and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.map_err(|e| {
             // A closed pipe is the only way to fail, and then nobody reads.
             let _ = e.print();
             u8::try_from(e.exit_code()).unwrap_or(2)
@@ -147,7 +171,9 @@ impl Cli {
 pub fn run(cli: &Cli) -> Result<()> {
     let global = &cli.global;
     match &cli.command {
+        Command::Train(args) => train::run(args, global),
         Command::Finetune(args) => finetune::run(args, global),
+        Command::Cuts(args) => cuts::run(args, global),
         Command::Merge(args) => merge::run(args, global),
         Command::Search(args) => search::run(args, global),
         Command::Sample(args) => sample::run(args, global),

@@ -5,11 +5,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Map;
 
 use crate::deme::ranges::Ranges;
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
+use crate::io::folder::ABOUT;
+use crate::io::json;
 use crate::model::unet::Projections;
 use crate::nn::{Role, Slabs};
 
@@ -59,10 +62,35 @@ pub fn open_with_experts(dir: &Path, expert_dirs: &[PathBuf]) -> Result<(Pretrai
     Ok((model.with_projections()?, experts))
 }
 
+/// Whose timesteps are whose: as the experts' deme.json say, or even ranges where one has none.
+fn ranges_of(model: &Pretrained, experts: &[Pretrained]) -> Result<Ranges> {
+    let total = model.schedule.timesteps() as u32;
+    let mut own = Vec::new();
+    for expert in experts {
+        let about = expert.folder.dir.join(ABOUT);
+        let map = if about.is_file() { json::read_object(&about)? } else { Map::new() };
+        let number =
+            |i: usize| map.get("timesteps").and_then(|t| t.get(i)?.as_u64()).and_then(|t| u32::try_from(t).ok());
+        own.extend(number(0).zip(number(1)));
+    }
+    if own.is_empty() || own.len() < experts.len() {
+        return Ranges::even(total, experts.len().max(1) as u32);
+    }
+    let cuts: Vec<u32> = std::iter::once(own[0].0).chain(own.iter().map(|range| range.1)).collect();
+    if own.windows(2).all(|pair| pair[0].1 == pair[1].0)
+        && let Ok(ranges) = Ranges::cut(total, &cuts)
+    {
+        return Ok(ranges);
+    }
+    let said: Vec<String> = own.iter().map(|(from, to)| format!("{from}..{to}")).collect();
+    let message = format!("the experts' timesteps are {}, which is not 0..{total} in order", said.join(", "));
+    Err(Error::usage(message, "give all experts of one run, in the order of their ranges"))
+}
+
 impl Judged {
     pub fn open(args: &ModelArgs) -> Result<Self> {
         let (model, experts) = open_with_experts(&args.model, &args.experts)?;
-        let ranges = Ranges::even(model.schedule.timesteps() as u32, experts.len().max(1) as u32)?;
+        let ranges = ranges_of(&model, &experts)?;
         Ok(Self { model, experts, ranges })
     }
 

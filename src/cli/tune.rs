@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use indicatif::ProgressBar;
+use serde::{Serialize, Serializer};
 
 use super::{Global, interrupt};
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::gpu::{Autotune, Gpu, Tuning, TuningFile};
 use crate::shader::Class;
 
 /// How kernels are chosen.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Serialize)]
 pub struct TuneArgs {
     /// How kernels are chosen: cached (measured on first use on this adapter, then kept), full (measured anew), off (the
     /// built-in table), or as the tuning.json of an earlier run says
@@ -52,6 +53,12 @@ impl std::fmt::Display for Mode {
             Self::Off => f.write_str("off"),
             Self::As(path) => path.display().fmt(f),
         }
+    }
+}
+
+impl Serialize for Mode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

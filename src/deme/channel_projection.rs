@@ -1,5 +1,5 @@
 //! Channel-wise projection (section 3.3): a matrix per block over the channels, y = P x at every pixel, trained with the
-//! rest and starting as the identity. Called by `cli::finetune`; the network runs it where the weights have it.
+//! rest and starting as the identity. Called by `cli::finetune` and `cli::train`; the network runs it where the weights have it.
 
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::Result;
@@ -17,6 +17,8 @@ pub struct StartModel<'a> {
     pub student: Projections,
     /// Whether the frozen start model has some that are not the identity.
     pub teacher: Projections,
+    /// Whether projections that the model lacked were asked for.
+    pub added: bool,
 }
 
 impl<'a> StartModel<'a> {
@@ -26,7 +28,7 @@ impl<'a> StartModel<'a> {
         let layout = ParamLayout::new(tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())))?;
         let teacher = model.projections()?;
         let student = if add { Projections::Run } else { teacher };
-        Ok(Self { model, tensors, layout, student, teacher })
+        Ok(Self { model, tensors, layout, student, teacher, added: add })
     }
 
     /// A tensor of the start, in the file's layout; a projection that the model lacks is the identity.

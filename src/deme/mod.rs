@@ -2,6 +2,7 @@
 
 pub mod channel_projection;
 pub mod consistency;
+pub mod cuts;
 pub mod expert;
 pub mod judge;
 pub mod merge;

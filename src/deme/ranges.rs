@@ -5,13 +5,11 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 
-/// N ranges over the timesteps 0..T. Experts count from 0: expert i has iT/N <= t < (i+1)T/N.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// N ranges over the timesteps 0..T. Experts count from 0: of even ranges expert i has iT/N <= t < (i+1)T/N.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ranges {
-    /// T
-    timesteps: u32,
-    /// N
-    experts: u32,
+    /// N + 1 numbers from 0 to T, ascending: expert i has bounds_i <= t < bounds_i+1.
+    bounds: Vec<u32>,
 }
 
 impl Ranges {
@@ -21,12 +19,32 @@ impl Ranges {
             let message = format!("{experts} ranges over {timesteps} timesteps");
             return Err(Error::usage(message, format!("use 1 to {timesteps} ranges")));
         }
-        Ok(Self { timesteps, experts })
+        // The first whole t at or after iT/N: exactly where floor(tN/T) becomes i.
+        let bound = |i: u32| (u64::from(i) * u64::from(timesteps)).div_ceil(u64::from(experts)) as u32;
+        Ok(Self { bounds: (0..=experts).map(bound).collect() })
+    }
+
+    /// The ranges between `cuts`, which begin with 0, end with T and ascend.
+    pub fn cut(timesteps: u32, cuts: &[u32]) -> Result<Self> {
+        let whole = cuts.first() == Some(&0) && cuts.last() == Some(&timesteps);
+        if whole && cuts.is_sorted_by(|a, b| a < b) {
+            return Ok(Self { bounds: cuts.to_vec() });
+        }
+        let message = format!("ranges cannot be cut at {cuts:?}");
+        Err(Error::usage(
+            message,
+            format!("cuts ascend from 0 to {timesteps}, such as 0,{},{timesteps}", timesteps / 4),
+        ))
     }
 
     /// N
     pub fn len(&self) -> u32 {
-        self.experts
+        self.bounds.len() as u32 - 1
+    }
+
+    /// 0, where each range but the first begins, T.
+    pub fn bounds(&self) -> &[u32] {
+        &self.bounds
     }
 
     /// Never: there is at least one range.
@@ -36,7 +54,7 @@ impl Ranges {
 
     /// 0..T, from which a global draw comes.
     pub fn whole(&self) -> Range<u32> {
-        0..self.timesteps
+        0..self.bound(self.len())
     }
 
     /// The timesteps of expert `i`; empty from N on.
@@ -46,20 +64,16 @@ impl Ranges {
 
     /// All ranges, in the order of the experts.
     pub fn iter(&self) -> impl Iterator<Item = Range<u32>> {
-        let ranges = *self;
-        (0..ranges.experts).map(move |i| ranges.range(i))
+        self.bounds.windows(2).map(|pair| pair[0]..pair[1])
     }
 
-    /// The expert of timestep t: i = floor(tN/T), eq. 7.
+    /// The expert of timestep t < T: of even ranges i = floor(tN/T), eq. 7.
     pub fn index(&self, t: u32) -> u32 {
-        let i = u64::from(t) * u64::from(self.experts) / u64::from(self.timesteps);
-        i as u32
+        self.bounds.partition_point(|&bound| bound <= t).saturating_sub(1) as u32
     }
 
-    /// The first whole t at or after iT/N: exactly where floor(tN/T) becomes i.
     fn bound(&self, i: u32) -> u32 {
-        let i = u64::from(i.min(self.experts));
-        (i * u64::from(self.timesteps)).div_ceil(u64::from(self.experts)) as u32
+        self.bounds[i.min(self.len()) as usize]
     }
 }
 
@@ -88,6 +102,7 @@ mod tests {
                     assert!(range.len() as u32 >= timesteps / experts);
                     assert!(range.len() as u32 <= timesteps.div_ceil(experts));
                     assert!(range.clone().all(|t| ranges.index(t) == i), "{timesteps} / {experts}: {range:?}");
+                    assert!(range.clone().all(|t| t * experts / timesteps == i), "eq. 7: {timesteps} / {experts}");
                     next = range.end;
                 }
                 assert_eq!(next, timesteps);
@@ -100,6 +115,18 @@ mod tests {
     fn none_and_more_ranges_than_timesteps_are_refused() {
         assert!(Ranges::even(1000, 0).is_err());
         assert!(Ranges::even(10, 11).is_err());
-        assert!(Ranges::even(u32::MAX, u32::MAX).is_ok());
+        assert!(Ranges::even(1 << 20, 1 << 20).is_ok());
+    }
+
+    #[test]
+    fn uneven_ranges_lie_between_their_cuts() {
+        let ranges = Ranges::cut(1000, &[0, 100, 400, 1000]).unwrap();
+        assert_eq!(ranges.iter().collect::<Vec<_>>(), [0..100, 100..400, 400..1000]);
+        assert_eq!([0, 99, 100, 399, 400, 999].map(|t| ranges.index(t)), [0, 0, 1, 1, 2, 2]);
+        assert_eq!((ranges.len(), ranges.whole()), (3, 0..1000));
+        assert_eq!(Ranges::cut(1000, &[0, 250, 500, 750, 1000]).unwrap(), Ranges::even(1000, 4).unwrap());
+        for cuts in [&[][..], &[0], &[1000], &[0, 999], &[1, 1000], &[0, 500, 500, 1000], &[0, 600, 500, 1000]] {
+            assert!(Ranges::cut(1000, cuts).is_err(), "{cuts:?}");
+        }
     }
 }

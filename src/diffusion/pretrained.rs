@@ -34,7 +34,11 @@ pub struct Pretrained {
 impl Pretrained {
     /// Opens a diffusers folder and compares its weights with its configuration.
     pub fn open(dir: &Path) -> Result<Self> {
-        let folder = ModelFolder::open(dir)?;
+        Self::of(ModelFolder::open(dir)?)
+    }
+
+    /// The same of an opened folder.
+    pub fn of(folder: ModelFolder) -> Result<Self> {
         let config = UNetConfig::from_json(&folder.unet_config.path, &folder.unet_config.map)?;
         let scheduler = folder.scheduler_config()?;
         let schedule = Schedule::from_json(&scheduler.path, &scheduler.map)?;

@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 const WEIGHTS: &str = "diffusion_pytorch_model";
 /// What a folder that deme wrote may hold at its root; anything else there is the user's.
 const OURS: [&str; 4] = ["model_index.json", "unet", "scheduler", ABOUT];
-const ABOUT: &str = "deme.json";
+/// What deme tells of a model, beside what diffusers reads.
+pub const ABOUT: &str = "deme.json";
 
 /// How a folder is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,23 @@ impl ModelFolder {
         };
         let weights = Canonical::new(shards::open(&find_weights(&unet)?)?)?;
         Ok(Self { dir: dir.to_path_buf(), layout, model_index, unet_config, weights, scheduler_config })
+    }
+
+    /// A model that is in no folder yet: made configurations and weights.
+    pub fn made(unet_config: JsonFile, scheduler_config: JsonFile, weights: Canonical) -> Self {
+        Self {
+            dir: unet_config.path.clone(),
+            layout: FolderLayout::SubFolders,
+            model_index: None,
+            unet_config,
+            weights,
+            scheduler_config: Some(scheduler_config),
+        }
+    }
+
+    /// The same weights under other configurations.
+    pub fn with_configs(self, unet_config: JsonFile, scheduler_config: JsonFile) -> Self {
+        Self { unet_config, scheduler_config: Some(scheduler_config), ..self }
     }
 
     /// The noise schedule's configuration, or an error that says where it was looked for.

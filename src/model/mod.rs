@@ -1,5 +1,6 @@
 //! Architectures; names follow the weight files.
 
 pub mod config;
+pub mod init;
 pub mod tensors;
 pub mod unet;

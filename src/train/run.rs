@@ -1,5 +1,5 @@
 //! The run of one expert: updates, logs, checkpoints, and continuing from them.
-//! Called by `cli::finetune` and the demo, which watch through `Watcher`.
+//! Called by `cli::training`, which watches through `Watcher`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{self, State};
+use super::events::Events;
 use super::feed::Feeder;
 use super::metrics::Log;
 use super::objective::Objective;
@@ -67,8 +68,9 @@ impl Job<'_> {
         let mut step = start.step;
         let mut metrics = Log::open(&self.folder.join("metrics.jsonl"), start.metrics_bytes)?;
         let mut timing = Log::append(&self.folder.join("timing.jsonl"))?;
+        let mut events = Events::create(self.folder, step)?;
         if step == 0 {
-            self.look(step, &mut metrics, watcher)?;
+            self.look(step, (&mut metrics, &mut events), watcher)?;
         }
         let mut clock = (Instant::now(), step);
         while step < self.settings.steps {
@@ -89,10 +91,13 @@ impl Job<'_> {
                 }
                 let line = self.line(trainer, status, step)?;
                 watcher.logged(&line);
+                events.line(&line)?;
                 metrics.line(line)?;
-                timing.line(self.pace(&mut clock, step))?;
+                let pace = self.pace(&mut clock, step);
+                events.line(&pace)?;
+                timing.line(pace)?;
             }
-            self.look(step, &mut metrics, watcher)?;
+            self.look(step, (&mut metrics, &mut events), watcher)?;
             let stop = watcher.stop();
             if due(self.settings.save_every, step) || last || stop {
                 self.save(trainer, step, &mut metrics)?;
@@ -147,6 +152,7 @@ impl Job<'_> {
             "noise_loss": losses.noise,
             "consistency_loss": losses.consistency,
             "gradient_norm": status.gradient_norm,
+            "learning_rate": self.settings.learning_rate(step - 1),
         });
         if let Some(weighted) = losses.weighted {
             line["weighted_noise_loss"] = weighted.into();
@@ -159,10 +165,12 @@ impl Job<'_> {
     }
 
     /// Held-out losses and sample grids, where they are due.
-    fn look(&self, step: u64, metrics: &mut Log, watcher: &mut dyn Watcher) -> Result<()> {
+    fn look(&self, step: u64, (metrics, events): (&mut Log, &mut Events), watcher: &mut dyn Watcher) -> Result<()> {
         if due(self.settings.eval_every, step) {
             let held_out = watcher.evaluate(step)?;
-            metrics.line(Map::from_iter([("step".to_owned(), step.into()), ("held_out".to_owned(), held_out)]))?;
+            let line = Map::from_iter([("step".to_owned(), step.into()), ("held_out".to_owned(), held_out)]);
+            events.line(&line)?;
+            metrics.line(line)?;
         }
         if due(self.settings.sample_every, step) {
             watcher.sample(step)?;

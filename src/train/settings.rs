@@ -1,6 +1,7 @@
 //! The numbers of a training run that are not the method's own: optimizer, EMA, batches, and how often what is written.
 //! Filled by `cli`; read by `step` and `run`.
 
+use super::rate::RateSchedule;
 use crate::shader::Precision;
 
 /// AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW has it.
@@ -61,6 +62,8 @@ pub struct Settings {
     /// Micro-batches of an update.
     pub accumulate: u32,
     pub adamw: AdamW,
+    /// What the learning rate is multiplied by, update by update.
+    pub rate: RateSchedule,
     /// The gradient's norm is cut to this; infinite: never.
     pub clip: f64,
     /// Of a run in f16.
@@ -80,6 +83,11 @@ pub struct Settings {
 impl Settings {
     pub fn images_per_update(&self) -> u64 {
         u64::from(self.batch) * u64::from(self.accumulate)
+    }
+
+    /// The learning rate of update number `update` (from 0).
+    pub fn learning_rate(&self, update: u64) -> f64 {
+        self.adamw.lr * self.rate.factor(update, self.steps)
     }
 
     /// Micro-batches of the whole run.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::gpu::{Externals, Gpu};
+use crate::gpu::{Externals, Gpu, Storage};
 use crate::io::safetensors::SafetensorsFile;
 use crate::io::source::TensorSource;
 use crate::io::writer::SafetensorsWriter;
@@ -75,6 +75,10 @@ impl TrainingState {
 
     pub fn teacher(&self) -> Option<&Slabs> {
         self.teacher.as_ref()
+    }
+
+    pub fn gradient(&self) -> &[Storage] {
+        &self.gradient.storages
     }
 
     fn saved(&self) -> [&Slabs; 4] {

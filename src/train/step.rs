@@ -150,7 +150,9 @@ fn external(rec: &mut Recording, key: &str, shape: Shape) -> Tensor {
 /// The words of the scalars of update number `update` (from 0).
 pub fn scalars(settings: &Settings, update: u64) -> Vec<u32> {
     let Settings { adamw, ema, .. } = settings;
-    optim::scalars(adamw.lr, adamw.betas, adamw.eps, adamw.weight_decay, update + 1, |made| ema.decay(made))
+    optim::scalars(settings.learning_rate(update), adamw.betas, adamw.eps, adamw.weight_decay, update + 1, |made| {
+        ema.decay(made)
+    })
 }
 
 /// The optimizer's report on the last update.
@@ -262,6 +264,23 @@ impl Trainer {
     pub fn update(&mut self, update: u64) -> Result<()> {
         let scalars = scalars(&self.settings, update);
         self.update.run(&[(self.scalars, &scalars)])
+    }
+
+    /// Images of a micro-batch.
+    pub fn batch(&self) -> usize {
+        self.settings.batch as usize
+    }
+
+    /// The gradient that the micro-batches since the last update added up, slab by slab, which starts again from zero.
+    pub fn take_gradient(&mut self) -> Result<Vec<f32>> {
+        let scale = optim::scale(&self.gpu.read(&self.status, 0, self.status.elements)?);
+        let mut gradient = Vec::new();
+        for storage in self.state.gradient() {
+            let values = self.gpu.read(storage, 0, storage.elements)?;
+            self.gpu.write(storage, 0, &vec![0.0; values.len()])?;
+            gradient.extend(values.into_iter().map(|g| g / scale));
+        }
+        Ok(gradient)
     }
 
     /// The optimizer's report. An update that was left out because its gradient was not finite is an error; where the loss is

@@ -1,7 +1,7 @@
-//! `deme finetune --dry-run`: parameters, memory and arithmetic of the run, from the recordings alone; no GPU is opened.
-//! Called by `finetune::run`.
+//! `--dry-run`: parameters, memory and arithmetic of the run, from the recordings alone; no GPU is opened.
+//! Called by `training::run`.
 
-use super::{GRID, Plan};
+use super::{GRID, Plan, Request};
 use crate::cli::terminal::{bytes, grouped, say};
 use crate::error::Result;
 use crate::gpu::memory;
@@ -15,12 +15,13 @@ use crate::train::state;
 use crate::train::step::{self, Network};
 
 impl Plan<'_> {
-    pub fn estimate(&self, experts: &[u32]) -> Result<()> {
-        let objective = self.args.expert(experts[0], self.ranges, self.weights.as_deref());
-        let micro = step::micro(self.network(self.asked()), &self.settings, &objective)?.recording;
-        let update = step::update(&self.start.layout, &self.settings, self.asked())?.recording;
+    pub fn estimate(&self) -> Result<()> {
+        let Request { start, ranges, parts, .. } = &self.request;
+        let objective = &parts[0].1;
+        let micro = step::micro(self.network(self.asked()), &self.settings, objective)?.recording;
+        let update = step::update(&start.layout, &self.settings, self.asked())?.recording;
         let teacher = objective.needs_teacher();
-        let slabs = state::bytes(&self.start.layout, teacher, self.asked());
+        let slabs = state::bytes(&start.layout, teacher, self.asked());
         let mut run = memory::plan_bytes(&micro)? + memory::plan_bytes(&update)?;
         // Held-out losses and sample grids have plans of their own.
         for (every, batch) in [(self.settings.eval_every, self.settings.batch), (self.settings.sample_every, GRID)] {
@@ -29,12 +30,13 @@ impl Plan<'_> {
             }
         }
         // Checkpoints and experts are read back slab by slab.
-        let readback = memory::readback_bytes(4 * self.start.layout.slabs.iter().copied().max().unwrap_or(0));
+        let readback = memory::readback_bytes(4 * start.layout.slabs.iter().copied().max().unwrap_or(0));
         let flops = micro.cost().flops * u64::from(self.settings.accumulate) + update.cost().flops;
         let (train, held_out) = (self.dataset.train_indices().len(), self.dataset.holdout_indices().len());
-        say!("experts: {experts:?} of {}", self.ranges.len())?;
+        let trained: Vec<String> = parts.iter().map(|(part, _)| part.to_string()).collect();
+        say!("to train: {}; timestep ranges: {}", trained.join(", "), ranges.len())?;
         say!("images: {train} to train on, {held_out} held out")?;
-        say!("parameters: {}", grouped(self.start.layout.count()))?;
+        say!("parameters: {}", grouped(start.layout.count()))?;
         let copy = if self.asked() == Precision::F16 { ", weights in f16" } else { "" };
         let teacher = if teacher { ", teacher" } else { "" };
         say!("weights, average, gradients, moments{copy}{teacher}: {}", bytes(slabs))?;
@@ -46,7 +48,7 @@ impl Plan<'_> {
 
     /// What the plans will be in; auto counts as f32, which takes more memory.
     fn asked(&self) -> Precision {
-        self.global.choice().precision.unwrap_or_default()
+        self.request.global.choice().precision.unwrap_or_default()
     }
 
     /// The student without a gradient.

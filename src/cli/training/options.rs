@@ -1,46 +1,20 @@
-//! The options of `deme finetune`, and what they resolve to: training settings, experts, and run.json.
-//! Called by `finetune::run`. Defaults are those of the paper's official training script.
-
-use std::path::PathBuf;
+//! The options that `deme finetune` and `deme train` share: optimizer, average, batches, loss weighting, and what a run writes.
+//! Called by both; defaults are those of the paper's official script, `deme train` has some of its own.
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::cli::PrecisionArg;
-use crate::cli::data::DataArgs;
-use crate::cli::tune::TuneArgs;
-use crate::deme::expert::Expert;
-use crate::deme::ranges::Ranges;
-use crate::deme::timesteps::{Coin, TimestepDraw};
+use crate::cli::run_file::{integer, word};
 use crate::diffusion::LossWeighting;
 use crate::error::{Error, Result};
+use crate::train::rate::{Decay, RateSchedule};
 use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 
-/// Finetune a model as experts of timestep ranges
-#[derive(Args, Debug)]
-pub struct FinetuneArgs {
-    /// Model folder as diffusers saves it
-    #[arg(long, value_name = "DIR")]
-    pub model: PathBuf,
-    #[command(flatten)]
-    pub data: DataArgs,
-    /// Folder of the run: experts, checkpoints, logs
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
-    /// Number of timestep ranges N, an expert each; 1 is plain continued training
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
-    pub ranges: u32,
-    /// Which experts to train: a number from 0, a list (0,2), FIRST..LAST, or all
-    #[arg(long, default_value = "all", value_name = "WHICH")]
-    pub range: String,
-    /// Continue the run in --out (or begin it), bit for bit as if it had not stopped
-    #[arg(long)]
-    pub resume: bool,
-    /// Print the resolved configuration, parameters, memory and arithmetic; write nothing
-    #[arg(long)]
-    pub dry_run: bool,
-
-    /// Updates for each expert
+#[derive(Args, Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct TrainingArgs {
+    /// Updates of each model
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=99_999_999), help_heading = TRAINING)]
     pub steps: u64,
     /// Images of a micro-batch
@@ -49,9 +23,16 @@ pub struct FinetuneArgs {
     /// Micro-batches of an update
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = TRAINING)]
     pub accumulate: u32,
-    /// Learning rate of AdamW, constant
+    /// Learning rate of AdamW, at its highest
     #[arg(long, default_value_t = 5e-5, help_heading = TRAINING)]
     pub lr: f64,
+    /// What the learning rate does after the warm-up: stay, or fall to 0 at the last update
+    #[arg(long, value_enum, default_value = "constant", help_heading = TRAINING)]
+    #[serde(serialize_with = "word")]
+    pub lr_schedule: DecayArg,
+    /// Updates over which the learning rate rises from 0
+    #[arg(long, default_value_t = 0, value_name = "UPDATES", value_parser = clap::value_parser!(u64).range(..=99_999_999), help_heading = TRAINING)]
+    pub lr_warmup: u64,
     /// Decay rates of AdamW's moments
     #[arg(long, default_value = "0.95,0.999", value_delimiter = ',', num_args = 1, value_name = "B1,B2", help_heading = TRAINING)]
     pub betas: Vec<f64>,
@@ -75,6 +56,7 @@ pub struct FinetuneArgs {
     pub ema_inv_gamma: f64,
     /// How much each timestep counts, by its signal-to-noise ratio, whatever the model predicts
     #[arg(long, value_enum, default_value = "none", help_heading = TRAINING)]
+    #[serde(serialize_with = "word")]
     pub loss_weighting: WeightingArg,
     /// Gamma of --loss-weighting min-snr
     #[arg(long, default_value_t = 5.0, value_name = "GAMMA", help_heading = TRAINING)]
@@ -87,27 +69,16 @@ pub struct FinetuneArgs {
     pub p2_gamma: f64,
     /// Decides every random number of the run
     #[arg(long, default_value_t = 0, help_heading = TRAINING)]
+    #[serde(serialize_with = "integer")]
     pub seed: u64,
     /// Mirror images, half of the time
-    #[arg(long, help_heading = TRAINING)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "true|false", help_heading = TRAINING)]
     pub flip: bool,
+}
 
-    /// Probability that a timestep is drawn from the whole range (the paper has 0.4 for CIFAR-10, 0.3 for LSUN and LAION)
-    #[arg(long, default_value_t = 0.4, help_heading = METHOD)]
-    pub p: f64,
-    /// Weight of the loss against the frozen start model
-    #[arg(long, default_value_t = 1.0, help_heading = METHOD)]
-    pub consistency: f64,
-    /// What one toss of --p decides for
-    #[arg(long, value_enum, default_value = "micro-batch", help_heading = METHOD)]
-    pub coin: CoinArg,
-    /// Draw every timestep by itself, not half of them as mirror images
-    #[arg(long, help_heading = METHOD)]
-    pub no_antithetic: bool,
-    /// Channel projections: none (plain diffusers models) or all (after every block; plain diffusers ignores them)
-    #[arg(long, value_enum, default_value = "none", help_heading = METHOD)]
-    pub projection: ProjectionArg,
-
+#[derive(Args, Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct OutputArgs {
     /// Updates between checkpoints; 0: only at the end
     #[arg(long, default_value_t = 1000, help_heading = OUTPUT)]
     pub save_every: u64,
@@ -120,6 +91,9 @@ pub struct FinetuneArgs {
     /// Held-out images that are judged, in each range
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..), help_heading = OUTPUT)]
     pub eval_images: u32,
+    /// Keep the averaged weights with the lowest held-out loss too, as a model folder of their own (expert_0_best, model_best)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "true|false", help_heading = OUTPUT)]
+    pub keep_best: bool,
     /// Updates between sample grids; 0: never
     #[arg(long, default_value_t = 1000, help_heading = OUTPUT)]
     pub sample_every: u64,
@@ -129,14 +103,17 @@ pub struct FinetuneArgs {
     /// Updates between lines of the log; 0: only at the end
     #[arg(long, default_value_t = 10, help_heading = OUTPUT)]
     pub log_every: u64,
-
-    #[command(flatten)]
-    pub tune: TuneArgs,
 }
 
 const TRAINING: &str = "Training";
-const METHOD: &str = "Method";
 const OUTPUT: &str = "Output";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DecayArg {
+    Constant,
+    Linear,
+    Cosine,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum WeightingArg {
@@ -153,38 +130,36 @@ pub enum WeightingArg {
     P2,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CoinArg {
-    MicroBatch,
-    Sample,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProjectionArg {
-    None,
-    All,
-}
-
 /// "micro-batch", "sample"; "none", "all".
-fn name(value: &impl ValueEnum) -> String {
+pub fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
 }
 
-impl FinetuneArgs {
+/// An option, its values, whether they are sound, and what to give.
+pub type Rule<'a> = (&'a str, &'a [f64], bool, &'a str);
+
+/// Refuses the first option whose rule does not hold.
+pub fn enforce(rules: &[Rule]) -> Result<()> {
+    match rules.iter().find(|(_, _, holds, _)| !holds) {
+        None => Ok(()),
+        Some((option, values, _, hint)) => {
+            let values: Vec<_> = values.iter().map(f64::to_string).collect();
+            Err(Error::usage(format!("{option} {} is out of range", values.join(",")), format!("give {hint}")))
+        }
+    }
+}
+
+impl TrainingArgs {
     /// Refuses numbers that no run can have.
     pub fn check(&self) -> Result<()> {
         // What the GPU gets is f32.
         let positive = |x: f64| x as f32 > 0.0 && x.is_finite();
         let decay = |x: f64| (0.0..1.0).contains(&x);
         let weight = |x: f64| x >= 0.0 && x.is_finite();
-        let rules: [(&str, &[f64], bool, &str); 13] = [
+        let betas = self.betas.len() == 2 && self.betas.iter().all(|&b| decay(b));
+        enforce(&[
             ("--lr", &[self.lr], positive(self.lr), "a number above 0, such as 5e-5"),
-            (
-                "--betas",
-                &self.betas,
-                self.betas.len() == 2 && self.betas.iter().all(|&b| decay(b)),
-                "two numbers in 0..1",
-            ),
+            ("--betas", &self.betas, betas, "two numbers in 0..1"),
             ("--eps", &[self.eps], positive(self.eps), "a number above 0, such as 1e-8"),
             ("--weight-decay", &[self.weight_decay], weight(self.weight_decay), "a number of at least 0"),
             ("--clip", &[self.clip], self.clip as f32 > 0.0, "a number above 0 (inf: no clipping)"),
@@ -194,61 +169,7 @@ impl FinetuneArgs {
             ("--min-snr-gamma", &[self.min_snr_gamma], positive(self.min_snr_gamma), "a number above 0, such as 5"),
             ("--p2-k", &[self.p2_k], positive(self.p2_k), "a number above 0, such as 1"),
             ("--p2-gamma", &[self.p2_gamma], weight(self.p2_gamma), "a number of at least 0, such as 1"),
-            ("--p", &[self.p], (0.0..=1.0).contains(&self.p), "a probability, 0 to 1"),
-            ("--consistency", &[self.consistency], weight(self.consistency), "a number of at least 0"),
-        ];
-        match rules.into_iter().find(|(_, _, holds, _)| !holds) {
-            Some((option, values, _, hint)) => {
-                let values: Vec<_> = values.iter().map(f64::to_string).collect();
-                Err(Error::usage(format!("{option} {} is out of range", values.join(",")), format!("give {hint}")))
-            }
-            None => self.experts().map(drop),
-        }
-    }
-
-    /// The experts that `--range` names, ascending.
-    pub fn experts(&self) -> Result<Vec<u32>> {
-        let wrong = || {
-            let last = self.ranges - 1;
-            let message = format!("--range {} names no expert of {}", self.range, self.ranges);
-            Error::usage(message, format!("give a number from 0 to {last}, a list such as 0,{last}, 0..{last}, or all"))
-        };
-        let number = |text: &str| text.trim().parse().ok().filter(|&i: &u32| i < self.ranges).ok_or_else(wrong);
-        let mut experts = Vec::new();
-        for part in self.range.split(',') {
-            match part.split_once("..") {
-                _ if part == "all" => experts.extend(0..self.ranges),
-                Some((first, last)) => experts.extend(number(first)?..=number(last)?),
-                None => experts.push(number(part)?),
-            }
-        }
-        experts.sort_unstable();
-        experts.dedup();
-        if experts.is_empty() { Err(wrong()) } else { Ok(experts) }
-    }
-
-    pub fn settings(&self, held_out: bool) -> Settings {
-        Settings {
-            seed: self.seed,
-            steps: self.steps,
-            batch: self.batch,
-            accumulate: self.accumulate,
-            adamw: AdamW {
-                lr: self.lr,
-                betas: [self.betas[0], self.betas[1]],
-                eps: self.eps,
-                weight_decay: self.weight_decay,
-            },
-            clip: self.clip,
-            scaling: LossScaling::DYNAMIC,
-            ema: EmaSchedule { max_decay: self.ema_max_decay, inv_gamma: self.ema_inv_gamma, power: self.ema_power },
-            flip: self.flip,
-            log_every: self.log_every,
-            eval_every: if held_out { self.eval_every } else { 0 },
-            sample_every: self.sample_every,
-            save_every: self.save_every,
-            keep: self.keep as usize,
-        }
+        ])
     }
 
     pub fn weighting(&self) -> LossWeighting {
@@ -261,38 +182,45 @@ impl FinetuneArgs {
         }
     }
 
-    /// The objective of expert `i`; `weights` is the table of `weighting`.
-    pub fn expert(&self, i: u32, ranges: Ranges, weights: Option<&[f64]>) -> Expert {
-        let own = ranges.range(i);
-        Expert {
-            timesteps: TimestepDraw {
-                seed: self.seed,
-                expert: i,
-                own: own.start as usize..own.end as usize,
-                total: ranges.whole().len(),
-                p: self.p,
-                coin: match self.coin {
-                    CoinArg::MicroBatch => Coin::MicroBatch,
-                    CoinArg::Sample => Coin::Sample,
-                },
-                antithetic: !self.no_antithetic,
+    pub fn settings(&self, output: &OutputArgs, held_out: bool) -> Settings {
+        let decay = match self.lr_schedule {
+            DecayArg::Constant => Decay::Constant,
+            DecayArg::Linear => Decay::Linear,
+            DecayArg::Cosine => Decay::Cosine,
+        };
+        Settings {
+            seed: self.seed,
+            steps: self.steps,
+            batch: self.batch,
+            accumulate: self.accumulate,
+            adamw: AdamW {
+                lr: self.lr,
+                betas: [self.betas[0], self.betas[1]],
+                eps: self.eps,
+                weight_decay: self.weight_decay,
             },
-            consistency: self.consistency,
-            weights: weights.map(<[f64]>::to_vec),
+            rate: RateSchedule { decay, warmup: self.lr_warmup },
+            clip: self.clip,
+            scaling: LossScaling::DYNAMIC,
+            ema: EmaSchedule { max_decay: self.ema_max_decay, inv_gamma: self.ema_inv_gamma, power: self.ema_power },
+            flip: self.flip,
+            log_every: output.log_every,
+            eval_every: if held_out { output.eval_every } else { 0 },
+            sample_every: output.sample_every,
+            save_every: output.save_every,
+            keep: output.keep as usize,
         }
     }
 
-    /// run.json: everything that a number of the run depends on, the inputs by their hashes.
-    pub fn resolved(&self, precision: PrecisionArg, model_sha256: &str, data_sha256: &str) -> Map<String, Value> {
+    /// For run.json: what a number of the run depends on.
+    pub fn resolved(&self) -> Map<String, Value> {
         let all = json!({
-            "version": 2,
-            "model_sha256": model_sha256,
-            "data_sha256": data_sha256,
-            "ranges": self.ranges,
             "steps": self.steps,
             "batch": self.batch,
             "accumulate": self.accumulate,
             "lr": self.lr,
+            "lr_schedule": name(&self.lr_schedule),
+            "lr_warmup": self.lr_warmup,
             "betas": self.betas,
             "eps": self.eps,
             "weight_decay": self.weight_decay,
@@ -305,18 +233,17 @@ impl FinetuneArgs {
             "p2_k": self.p2_k,
             "p2_gamma": self.p2_gamma,
             "seed": self.seed,
-            "precision": precision.name(),
             "flip": self.flip,
-            "holdout": self.data.holdout,
-            "p": self.p,
-            "consistency": self.consistency,
-            "coin": name(&self.coin),
-            "antithetic": !self.no_antithetic,
-            "projection": name(&self.projection),
-            "eval_every": self.eval_every,
-            "eval_images": self.eval_images,
-            "log_every": self.log_every,
         });
+        all.as_object().cloned().unwrap_or_default()
+    }
+}
+
+impl OutputArgs {
+    /// For run.json: what the bytes of the log depend on.
+    pub fn resolved(&self) -> Map<String, Value> {
+        let all =
+            json!({ "eval_every": self.eval_every, "eval_images": self.eval_images, "log_every": self.log_every });
         all.as_object().cloned().unwrap_or_default()
     }
 }

@@ -25,6 +25,13 @@ pub struct HeldOut {
     pub buckets: Buckets,
 }
 
+/// The lowest held-out loss so far, and where the averaged weights that reach a lower one go.
+pub struct Best<'a> {
+    pub loss: f64,
+    /// Called with the update's number and the loss.
+    pub write: Box<dyn Fn(u64, f64) -> Result<()> + 'a>,
+}
+
 /// The fixed noise of sample grids and how it is turned into pictures.
 pub struct Samples {
     pub sampler: Sampler,
@@ -37,6 +44,7 @@ pub struct Screen<'a> {
     pub bar: ProgressBar,
     pub dataset: &'a Dataset,
     pub held_out: Option<HeldOut>,
+    pub best: Option<Best<'a>>,
     pub samples: Option<Samples>,
     pub seed: u64,
     pub images_per_update: u64,
@@ -86,10 +94,16 @@ impl Watcher for Screen<'_> {
         let losses = held_out.loss.losses(&trial, 0..held_out.pairs.len(), &mut |_| Ok(()))?;
         let report = report(&held_out.buckets, &losses, &held_out.pairs);
         let total = &report.total;
+        let best = self.best.as_mut().filter(|best| total.loss < best.loss);
+        let note = if best.is_some() { ", the lowest so far" } else { "" };
         self.bar.suspend(|| {
             let (mean, error) = (total.loss, total.standard_error);
-            self.global.note(format_args!("held-out loss after {step} updates: {mean:.6} ± {error:.6}"));
+            self.global.note(format_args!("held-out loss after {step} updates: {mean:.6} ± {error:.6}{note}"));
         });
+        if let Some(best) = best {
+            (best.write)(step, total.loss)?;
+            best.loss = total.loss;
+        }
         serde_json::to_value(&report).map_err(|e| Error::shape("held-out loss", e.to_string()))
     }
 
