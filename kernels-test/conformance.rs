@@ -31,6 +31,7 @@ mod conformance {
     mod profile;
     pub mod resample;
     mod scaling;
+    mod search;
     pub mod training;
     mod training_half;
     mod tuning;

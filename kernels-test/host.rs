@@ -26,6 +26,8 @@ mod half;
 mod initial;
 #[path = "host/shaders.rs"]
 mod shaders;
+#[path = "host/merge_methods.rs"]
+mod merge_methods;
 #[path = "host/merge.rs"]
 mod merge;
 #[path = "host/folders_malformed.rs"]

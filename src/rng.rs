@@ -24,6 +24,8 @@ pub enum Purpose {
     Subsets = 11,
     /// First weights of a network; index counts the elements of a tensor.
     Initial = 12,
+    /// Which elements DARE drops; index counts a tensor's elements, the sub-stream experts.
+    MergeDrop = 13,
 }
 
 /// The 64-bit stream number of a purpose and a sub-stream (an expert, a step, a repetition).

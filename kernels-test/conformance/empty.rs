@@ -8,7 +8,7 @@ use deme::kernels::conv2d::{Conv2dSpec, conv2d};
 use deme::kernels::ddim::{Predicts, ddim_step};
 use deme::kernels::loss::{Weighing, deme_loss, squared_error, weighted_mse};
 use deme::kernels::matmul::{column_sum, matmul};
-use deme::kernels::merge::merge_task_vectors;
+use deme::kernels::merge::{merge_task_vectors, task_vector_dots};
 use deme::kernels::noise::{noise, q_sample};
 use deme::kernels::optim::{SCALARS, STATUS, adamw, ema, gradient_norm};
 use deme::kernels::pointwise::{accumulate, add, center, scale, silu};
@@ -127,6 +127,10 @@ const BUILDERS: &[(&str, Build)] = &[
     ("merge_task_vectors", |b, x| {
         let (merged, models, weights) = (b.tensor("merged", &x), b.tensor("models", &x), b.tensor("weights", &[2]));
         merge_task_vectors(&mut b.tape.rec, &models, &weights, &merged)
+    }),
+    ("task_vector_dots", |b, x| {
+        let (gradient, models, dots) = (b.tensor("gradient", &x), b.tensor("models", &x), b.tensor("dots", &[2]));
+        task_vector_dots(&mut b.tape.rec, &gradient, &models, &dots)
     }),
     ("gradient_norm", |b, x| {
         let (gradient, status) = (b.tensor("gradient", &x), b.tensor("status", &[STATUS]));

@@ -1,4 +1,4 @@
-//! The merge against its twin, within the bound that it promises.
+//! The merge and its derivative by the weights against their twins, within the bounds that they promise.
 //! Called by `conformance.rs`.
 
 use super::harness::case::{Bench, Fill};
@@ -6,12 +6,13 @@ use super::harness::compare::{Twinned, U};
 use super::harness::fault::Fault;
 use super::harness::{Family, Tolerance};
 use deme::error::Result;
-use deme::kernels::merge::{interleave, merge_task_vectors};
+use deme::kernels::merge::{interleave, merge_task_vectors, task_vector_dots};
 use deme::rng::{Purpose, normal4, stream};
 use deme::shader::card::Params;
 use deme::shader::cards::merge::{CHUNK, MergeParams};
 
-pub const TOLERANCES: &[(&str, Tolerance)] = &[("merge_task_vectors", Tolerance::Custom(bound))];
+pub const TOLERANCES: &[(&str, Tolerance)] =
+    &[("merge_task_vectors", Tolerance::Custom(bound)), ("task_vector_dots", Tolerance::Cancelling(dots_bound))];
 
 /// 4 u (|theta| + sum |w_i| (|theta| + |theta_i|))
 fn bound(t: &Twinned) -> Vec<Vec<f64>> {
@@ -24,6 +25,24 @@ fn bound(t: &Twinned) -> Vec<Vec<f64>> {
         4.0 * U * (at(0) + terms)
     };
     vec![(0..t.outputs[0].len()).map(element).collect()]
+}
+
+/// 2 K u sum |terms|: a lane sums 16 of them, the lanes are summed in six steps, difference and product are rounded.
+fn dots_bound(t: &Twinned) -> Vec<Vec<f64>> {
+    let experts = MergeParams::of(&t.op.params).experts as usize;
+    let chunk = CHUNK as usize;
+    let (gradient, models) = (&t.reads[0], &t.reads[1]);
+    let partial = |i: usize| {
+        let (first, expert) = (i / experts * chunk, i % experts);
+        let base = first * (experts + 1);
+        let elements = first..gradient.len().min(first + chunk);
+        let term = |e: usize| {
+            let at = |model: usize| models[base + model * chunk + e - first];
+            (gradient[e] * (at(expert + 1) - at(0))).abs()
+        };
+        2.0 * (16.0 + 6.0 + 2.0) * U * elements.map(term).sum::<f64>()
+    };
+    vec![(0..t.outputs[0].len()).map(partial).collect()]
 }
 
 /// Base of normals; experts that differ from it by `drift` of normals.
@@ -44,6 +63,15 @@ fn merge(b: &mut Bench, models: &[Vec<f32>], weights: &[f32]) -> Result<()> {
     merge_task_vectors(&mut b.tape.rec, &interleaved, &weights, &merged)
 }
 
+/// The derivative by each weight; the dots start from other numbers, so a lost addition shows.
+fn dots(b: &mut Bench, models: &[Vec<f32>]) -> Result<()> {
+    let words = interleave(models)?;
+    let interleaved = b.filled("models", &[words.len() as u32], Fill::Values(words));
+    let gradient = b.tensor("gradient", &[models[0].len() as u32]);
+    let dots = b.tensor("dots", &[models.len() as u32 - 1]);
+    task_vector_dots(&mut b.tape.rec, &gradient, &interleaved, &dots)
+}
+
 /// Alternating signs, of the size that the paper's searches end with.
 fn weights(experts: u32) -> Vec<f32> {
     (0..experts).map(|e| 0.37 * (e + 1) as f32 * if e % 2 == 0 { 1.0 } else { -0.7 }).collect()
@@ -60,6 +88,12 @@ pub fn cases(f: &mut Family) {
     for drift in [1e-6, 1.0] {
         f.case(&format!("4 experts, drift {drift}"), |b| merge(b, &models(4, 3000, drift), &weights(4)));
     }
+    for count in [1, 63, 64, 65, CHUNK - 1, CHUNK, CHUNK + 1, 5000] {
+        for experts in [1, 2, 3, 4, 8, 20] {
+            f.case(&format!("dots of {experts} experts, {count}"), |b| dots(b, &models(experts, count, 0.01)));
+        }
+    }
+    f.case("dots over many chunks", |b| dots(b, &models(2, 600 * CHUNK + 3, 0.01)));
     base_comes_back(f);
     f.rejects(&["merge_task_vectors", "[100, 99]"], |_| interleave(&[vec![0.0; 100], vec![0.0; 99]]));
     f.rejects(&["merge_task_vectors", "[]"], |_| interleave(&[]));
@@ -68,10 +102,19 @@ pub fn cases(f: &mut Family) {
         let (weights, merged) = (b.tensor("weights", &[2]), b.tensor("merged", &[100]));
         merge_task_vectors(&mut b.tape.rec, &models, &weights, &merged)
     });
+    f.rejects(&["task_vector_dots", "[100]", "[2]", "3072", "[2048]"], |b| {
+        let models = b.tensor("models", &[2 * CHUNK]);
+        let (gradient, dots) = (b.tensor("gradient", &[100]), b.tensor("dots", &[2]));
+        task_vector_dots(&mut b.tape.rec, &gradient, &models, &dots)
+    });
     for fault in FAULTS {
         f.catches(fault, |b| merge(b, &models(3, 2500, 0.01), &weights(3)));
     }
+    for fault in DOTS_FAULTS {
+        f.catches(fault, |b| dots(b, &models(3, 2500, 0.01)));
+    }
     f.floor("merge_task_vectors", 40);
+    f.floor("task_vector_dots", 40);
 }
 
 /// Weights of zero, and experts equal to the base, give the base bit for bit.
@@ -119,5 +162,44 @@ const FAULTS: &[Fault] = &[
         "merge_task_vectors",
         "merged[i] = sum + lost",
         "merged[i] = unpack2x16float(pack2x16float(vec2<f32>(sum))).x",
+    ),
+];
+
+const DOTS_FAULTS: &[Fault] = &[
+    Fault::shader(
+        "last expert lost",
+        "task_vector_dots",
+        "task_vector_dots",
+        "e < params.experts",
+        "e + 1u < params.experts",
+    ),
+    Fault::shader(
+        "with the experts, not the task vectors",
+        "task_vector_dots",
+        "task_vector_dots",
+        " - models[base + i]",
+        "",
+    ),
+    Fault::shader("the last lane lost", "task_vector_dots", "task_vector_dots", "i < length", "i + 1u < length"),
+    Fault::shader(
+        "chunks not skipped",
+        "task_vector_dots",
+        "task_vector_dots",
+        "(params.experts + 1u);",
+        "params.experts;",
+    ),
+    Fault::shader(
+        "lane 0 for all lanes",
+        "task_vector_dots",
+        "task_vector_dots",
+        "partial_sums[lane + ${half}u]",
+        "partial_sums[lane]",
+    ),
+    Fault::shader(
+        "one sum for all experts",
+        "task_vector_dots",
+        "task_vector_dots",
+        "g * params.experts + e",
+        "g * params.experts",
     ),
 ];

@@ -264,3 +264,49 @@ fn memory_stays_below_the_sum_of_the_models() {
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     assert!(weights(&out).iter().all(|(_, v)| v.iter().all(|b| *b == 1.5f32.to_bits())));
 }
+
+#[test]
+fn other_methods_write_what_they_did_and_refuse_what_they_do_not_take() {
+    let place = place();
+    let [base, one, other] = [&place.base, &place.experts[0], &place.experts[1]].map(|p| p.to_str().unwrap());
+    let run = |name: &str, more: &[&str]| {
+        let out = place.root.path().join(name);
+        let words = ["merge", "--model", base, "--experts", one, other, "--out", out.to_str().unwrap()];
+        (deme(words.iter().chain(more)), out)
+    };
+    for (method, more, kept) in [
+        ("soup", &[][..], json!({})),
+        ("slerp", &["--weights", "0.25"], json!({"weight": 0.25})),
+        ("ties", &["--weights", "0.5,0.5", "--density", "0.3"], json!({"density": 0.3, "lambda": 1.0})),
+        ("dare", &["--weights", "0.5,0.5", "--seed", "7"], json!({"density": 0.5, "seed": 7})),
+    ] {
+        let (ran, out) = run(method, &[&["--method", method], more].concat());
+        let ran = ran.exits(0);
+        assert!(ran.out.contains("expert 1: ") && ran.out.contains("merged 2 experts"), "{}", ran.out);
+        let about: Value = serde_json::from_slice(&fs::read(out.join("deme.json")).unwrap()).unwrap();
+        assert!(about["formula"].is_string() && about["experts"][1]["sha256"].is_array(), "{about}");
+        for (key, value) in kept.as_object().unwrap() {
+            assert_eq!(&about[key], value, "{method}");
+        }
+        assert_ne!(weights(&out), weights(&place.base));
+    }
+    // The ends of the arc are the experts.
+    let (ran, out) = run("end", &["--method", "slerp", "--weights", "1"]);
+    ran.exits(0);
+    assert_eq!(weights(&out), weights(&place.experts[1]));
+    let before = snapshot(place.root.path());
+    for (more, message) in [
+        (&["--method", "soup", "--weights", "0.5,0.5"][..], "a soup has no weights"),
+        (&["--method", "slerp", "--weights", "0.5,0.5"], "2 weights for an arc"),
+        (&["--weights", "0.5,0.5", "--density", "0.5"], "--density is for ties and dare"),
+        (&["--method", "ties", "--weights", "0.5,0.5", "--density", "0"], "a density of 0"),
+        (&[], "there are no weights"),
+    ] {
+        let ran = run("refused", more).0.exits(2);
+        assert!(ran.err.contains(message), "{}", ran.err);
+    }
+    let file = base.to_string() + "/unet/config.json";
+    let ran = run("refused", &["--weights-file", &file]).0.exits(3);
+    assert!(ran.err.contains("weights"), "{}", ran.err);
+    assert_eq!(snapshot(place.root.path()), before);
+}

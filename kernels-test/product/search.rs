@@ -2,6 +2,7 @@
 //! model whose loss `eval` confirms.
 
 use crate::run::{TINY, deme, model, snapshot, tiny};
+use crate::train::Place;
 use deme::rng;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -70,8 +71,13 @@ fn the_search_undoes_a_planted_error_and_its_result_is_what_merge_writes() {
     assert_eq!(total(&merged, &data), total(&better, &data));
     assert!(total(&merged, &data) < total(&base, &data));
     let rows = std::fs::read_to_string(out.join("table.jsonl")).unwrap();
-    // Four corners, and the fine points around the best that are not corners.
-    assert_eq!(rows.lines().count(), 1 + 9);
+    // Four corners, and the fine points around the best that are not corners; then the best four again, of which the base is one.
+    assert_eq!(rows.lines().count(), 1 + 9 + 4);
+    assert_eq!(rows.lines().filter(|line| line.contains("\"fresh\":true")).count(), 4);
+    assert!(ran.out.contains("9 candidates by grid: 72 forward passes"), "{}", ran.out);
+    assert!(ran.out.contains("on fresh timesteps and noise, 32 forward passes"), "{}", ran.out);
+    let plot = std::fs::read_to_string(out.join("search.svg")).unwrap();
+    assert!(plot.starts_with("<svg") && plot.contains("best so far") && plot.contains("w of expert 1"));
     let found: Value = serde_json::from_slice(&std::fs::read(out.join("weights.json")).unwrap()).unwrap();
     assert_eq!(found["weights"], serde_json::json!([1.0, 0.0]));
     // The table of another search is not continued.
@@ -82,23 +88,94 @@ fn the_search_undoes_a_planted_error_and_its_result_is_what_merge_writes() {
     assert_eq!(snapshot(&out), before);
 }
 
+/// Four experts of a small model, whose best weights lie partly between the bounds: the gradient, the quadratic and CMA-ES reach the best of 5^4 candidates, or better,
+/// within a tenth of its forward passes, on the same pairs and noise.
+#[test]
+fn a_tenth_of_the_forward_passes_reaches_the_best_of_a_grid_of_625() {
+    let place = Place::new();
+    let learn = ["--ranges", "1", "--consistency", "0", "--p", "0", "--steps", "400", "--accumulate", "1"];
+    let quiet = ["--eval-every", "0", "--sample-every", "0", "--save-every", "0"];
+    place.finetune("learned", &[&learn[..], &quiet].concat()).exits(0);
+    let base = place.run("learned").join("expert_0");
+    let model = path(&base);
+    let decouple = ["--model", &model, "--ranges", "4", "--steps", "150", "--accumulate", "1"];
+    place.finetune("experts", &[&decouple[..], &quiet].concat()).exits(0);
+    let experts: Vec<PathBuf> = (0..4).map(|i| place.run("experts").join(format!("expert_{i}"))).collect();
+    let found = |method: &str| {
+        let out = place.run(method);
+        let more = ["--method", method, "--step", "0.25", "--fine", "0.25", "--elite", "0", "--split", "all"];
+        search(&base, &experts, &place.data, &out, &more).exits(0);
+        let report: Value = serde_json::from_slice(&std::fs::read(out.join("weights.json")).unwrap()).unwrap();
+        assert!(report["difference"].as_f64().unwrap() < 0.0, "{report}");
+        (report["loss"].as_f64().unwrap(), report["forward_passes"].as_u64().unwrap())
+    };
+    let (grid, passes) = found("grid");
+    assert_eq!(passes, 625 * 16);
+    for method in ["gradient", "quadratic", "cma"] {
+        let (loss, cost) = found(method);
+        assert!(loss <= grid, "{method}: {loss}, the grid's best is {grid}");
+        assert!(10 * cost <= passes, "{method}: {cost} forward passes, the grid took {passes}");
+    }
+}
+
+/// Each method, stopped after two candidates and in the elite, goes on to the same table.
 #[test]
 fn a_table_is_continued_and_gives_the_same_result() {
     let dir = tempfile::tempdir().unwrap();
     let base = tiny(&dir.path().join("base"), 1);
     let expert = tiny(&dir.path().join("expert"), 2);
     let data = images(dir.path());
-    let grid = ["--step", "0.25", "--fine", "0.25"];
-    let whole = dir.path().join("whole");
-    search(&base, slice::from_ref(&expert), &data, &whole, &grid).exits(0);
-    let table = std::fs::read_to_string(whole.join("table.jsonl")).unwrap();
-    let part = dir.path().join("part");
-    std::fs::create_dir(&part).unwrap();
-    let cut: String = table.lines().take(3).map(|l| format!("{l}\n")).collect();
-    std::fs::write(part.join("table.jsonl"), cut + "{\"w\":[0.").unwrap();
-    let ran = search(&base, &[expert], &data, &part, &grid).exits(0);
-    assert!(ran.err.contains("2 candidates are in the table already"), "{}", ran.err);
-    assert_eq!(std::fs::read_to_string(part.join("table.jsonl")).unwrap(), table);
+    for method in ["grid", "coordinate", "cma", "quadratic", "gradient"] {
+        let options = ["--step", "0.25", "--fine", "0.25", "--candidates", "8", "--method", method];
+        let whole = dir.path().join(format!("{method} whole"));
+        search(&base, slice::from_ref(&expert), &data, &whole, &options).exits(0);
+        let table = std::fs::read_to_string(whole.join("table.jsonl")).unwrap();
+        for kept in [3, table.lines().count() - 1] {
+            let part = dir.path().join(format!("{method} part of {kept}"));
+            std::fs::create_dir(&part).unwrap();
+            let cut: String = table.lines().take(kept).map(|l| format!("{l}\n")).collect();
+            std::fs::write(part.join("table.jsonl"), cut + "{\"w\":[0.").unwrap();
+            let ran = search(&base, slice::from_ref(&expert), &data, &part, &options).exits(0);
+            let told = format!("{} candidates are in the table already", kept - 1);
+            assert!(ran.err.contains(&told), "{method}: {}", ran.err);
+            assert_eq!(std::fs::read_to_string(part.join("table.jsonl")).unwrap(), table, "{method}");
+            let weights = |of: &Path| std::fs::read(of.join("weights.json")).unwrap();
+            assert_eq!(weights(&part), weights(&whole), "{method}");
+        }
+    }
+}
+
+/// With weights for every block the search can only do better on its own noise, and `deme merge` makes the same model of them.
+#[test]
+fn weights_for_each_block_are_found_and_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let scaled = |scale: f32| move |tensor: u64, e: u64| scale * (rng::uniform(7 + tensor, tensor, e) as f32 - 0.5);
+    let base = model(&at("base"), TINY, false, scaled(1.0));
+    let experts = [model(&at("small"), TINY, false, scaled(0.6)), model(&at("large"), TINY, false, scaled(1.3))];
+    let data = images(dir.path());
+    let loss = |out: &Path, more: &[&str]| {
+        search(&base, &experts, &data, out, &[&["--elite", "0", "--method", "gradient"], more].concat()).exits(0);
+        let found: Value = serde_json::from_slice(&std::fs::read(out.join("weights.json")).unwrap()).unwrap();
+        (found["loss"].as_f64().unwrap(), found)
+    };
+    let (whole, _) = loss(&at("whole"), &[]);
+    let out = at("blocks");
+    let (blocks, found) = loss(&out, &["--weights-per", "block"]);
+    assert!(blocks < whole, "{blocks} by block, {whole} for the model");
+    assert_eq!(found["blocks"], serde_json::json!(["in", "down_blocks.0", "up_blocks.0", "mid_block", "out"]));
+    let rows = found["weights"].as_array().unwrap();
+    assert!(rows.len() == 5 && rows.iter().all(|row| row.as_array().unwrap().len() == 2), "{found}");
+    let (model, file, merged) = (path(&base), path(&out.join("weights.json")), path(&at("merged")));
+    let [small, large] = experts.each_ref().map(|e| path(e));
+    let words = ["merge", "--model", &model, "--experts", &small, &large, "--weights-file", &file, "--out", &merged];
+    let ran = deme(words).exits(0);
+    assert!(ran.out.contains("expert 1: weight "), "{}", ran.out);
+    let weights = "unet/diffusion_pytorch_model.safetensors";
+    let bytes = |dir: &Path| std::fs::read(dir.join(weights)).unwrap();
+    assert_eq!(bytes(&at("merged")), bytes(&out.join("merged")));
+    let about: Value = serde_json::from_slice(&std::fs::read(at("merged").join("deme.json")).unwrap()).unwrap();
+    assert_eq!(about["experts"][1]["weight"]["mid_block"], rows[3][1]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The denoising loss of given weights on given (image, timestep) pairs, per pair, with noise that is a function of the
-//! pair's number. Called by `train` (held-out loss), `eval` and `deme::search` (common random numbers).
+//! pair's number; and its gradient by the weights. Called by `train` (held-out loss), `eval` and `deme::judge` (common random
+//! numbers).
 
 use super::embedding::timestep_embedding;
 use super::schedule::Schedule;
@@ -120,7 +121,16 @@ pub struct DenoisingLoss {
     plan: Plan,
     inputs: NoisingInputs,
     losses: Tensor,
+    seeds: Option<Seeds>,
     batch: usize,
+}
+
+/// What the backward pass starts from, [N] each.
+struct Seeds {
+    /// Of the pairs in the losses: all 1.
+    weights: Tensor,
+    /// dL/d losses: 1 / pairs, L being the mean over all pairs, or 0.
+    dlosses: Tensor,
 }
 
 impl DenoisingLoss {
@@ -133,22 +143,62 @@ impl DenoisingLoss {
         theta: &Slabs,
         spec: LossSpec,
     ) -> Result<Self> {
-        let mut tape = Tape::new(Recording::new("denoising loss").at(gpu.precision()));
+        let tape = Tape::new(Recording::new("denoising loss").at(gpu.precision()));
+        Self::of(gpu, config, schedule, layout, (theta, None), spec, tape)
+    }
+
+    /// The same with gradients, always in f32: each call of `losses` adds those of the mean over its pairs to `gradient`.
+    pub fn with_gradient(
+        gpu: &Gpu,
+        config: &UNetConfig,
+        schedule: &Schedule,
+        layout: &ParamLayout,
+        (theta, gradient): (&Slabs, &Slabs),
+        spec: LossSpec,
+    ) -> Result<Self> {
+        let tape = Tape::new(Recording::new("denoising gradient"));
+        Self::of(gpu, config, schedule, layout, (theta, Some(gradient)), spec, tape)
+    }
+
+    fn of(
+        gpu: &Gpu,
+        config: &UNetConfig,
+        schedule: &Schedule,
+        layout: &ParamLayout,
+        (theta, gradient): (&Slabs, Option<&Slabs>),
+        spec: LossSpec,
+        mut tape: Tape,
+    ) -> Result<Self> {
         let inputs = NoisingInputs::new(&mut tape.rec, config, spec.batch, spec.sides);
         let noised = inputs.noised(&mut tape.rec, config)?;
-        let mut net = Net { tape: &mut tape, layout, role: Role::Theta, stored: theta.stored, trained: false };
+        let mut net =
+            Net { tape: &mut tape, layout, role: Role::Theta, stored: theta.stored, trained: gradient.is_some() };
         let output = config.forward(&mut net, &noised.x_t, &inputs.embedding, spec.projections, &mut |_, _| ())?;
-        let mut rec = tape.rec;
-        let losses = loss::squared_error(&mut rec, &output, &noised.target, config.out_channels)?;
-        rec.keep(&losses);
         let mut externals = Externals::new();
         theta.bind_as(Role::Theta, &mut externals);
+        let (mut rec, losses, seeds) = match gradient {
+            None => {
+                let mut rec = tape.rec;
+                let losses = loss::squared_error(&mut rec, &output, &noised.target, config.out_channels)?;
+                (rec, losses, None)
+            }
+            Some(gradient) => {
+                gradient.bind_as(Role::Gradient, &mut externals);
+                let mut input = |label: &str| tape.rec.input(label, Shape::new([spec.batch]), DType::F32);
+                let seeds = Seeds { weights: input("weights of the pairs"), dlosses: input("d losses") };
+                let channels = config.out_channels;
+                let losses = loss::weighted_mse(&mut tape, &output, &noised.target, &seeds.weights, channels)?;
+                (tape.backward(&[(losses, seeds.dlosses)])?.0, losses, Some(seeds))
+            }
+        };
+        rec.keep(&losses);
         Ok(Self {
             plan: Plan::new(gpu, rec.fused(), &externals, &PlanOptions::default())?,
             config: config.clone(),
             schedule: schedule.clone(),
             inputs,
             losses,
+            seeds,
             batch: spec.batch as usize,
         })
     }
@@ -169,6 +219,7 @@ impl DenoisingLoss {
         let per_image = (h * w * stored) as usize;
         let blocks = noise::blocks_per_image(h, w, self.config.in_channels);
         let mut x_0 = vec![0f32; per_image * self.batch];
+        let ones = vec![1f32.to_bits(); self.batch];
         let mut out = Vec::with_capacity(range.len());
         for first in range.clone().step_by(self.batch) {
             // The last batch is filled up with the last pair; those results are dropped.
@@ -178,14 +229,22 @@ impl DenoisingLoss {
             }
             let timesteps: Vec<usize> = (0..self.batch).map(|j| at(j).t).collect();
             let key = noise::key(trial.seed, trial.stream, first as u64 * blocks);
-            self.plan.run(&[
+            let coefficients = coefficient_words(&self.schedule, &timesteps);
+            let embedding = embedding_words(&self.config, &timesteps)?;
+            let wanted = self.batch.min(range.end - first);
+            let part = (1.0 / range.len() as f32).to_bits();
+            let dlosses: Vec<u32> = (0..self.batch).map(|j| if j < wanted { part } else { 0 }).collect();
+            let mut inputs: Vec<(Tensor, &[u32])> = vec![
                 (self.inputs.x_0, bytemuck::cast_slice(&x_0)),
                 (self.inputs.noise_key, &key),
-                (self.inputs.coefficients, &coefficient_words(&self.schedule, &timesteps)),
-                (self.inputs.embedding, &embedding_words(&self.config, &timesteps)?),
-            ])?;
+                (self.inputs.coefficients, &coefficients),
+                (self.inputs.embedding, &embedding),
+            ];
+            if let Some(seeds) = &self.seeds {
+                inputs.extend([(seeds.weights, ones.as_slice()), (seeds.dlosses, dlosses.as_slice())]);
+            }
+            self.plan.run(&inputs)?;
             let losses = self.plan.read(&self.losses)?;
-            let wanted = self.batch.min(range.end - first);
             out.extend(losses[..wanted].iter().map(|&l| f64::from(l)));
             on_batch(out.len())?;
         }

@@ -1,10 +1,11 @@
-//! Builder of the merge theta + sum_i w_i (theta_i - theta) on the GPU (DeMe eq. 8), and the layout that it reads.
-//! Called by `deme`, once a slab.
+//! Builders of the merge theta + sum_i w_i (theta_i - theta) on the GPU (DeMe eq. 8) and of its derivative by w, and the
+//! layout that they read. Called by `deme`, once a piece of a slab.
 
-use super::{count, own};
+use super::{count, matmul, own};
 use crate::error::{Error, Result};
 use crate::recording::{Recording, Tensor};
-use crate::shader::cards::merge::{CHUNK, MERGE_TASK_VECTORS, MergeParams};
+use crate::shader::cards::merge::{CHUNK, MERGE_TASK_VECTORS, MergeParams, TASK_VECTOR_DOTS};
+use crate::shape::Shape;
 
 /// Elements of `models` (the base counts as one) of `count` elements each when they are interleaved.
 pub fn interleaved_elements(models: u64, count: u64) -> u64 {
@@ -39,17 +40,30 @@ pub fn interleave(models: &[Vec<f32>]) -> Result<Vec<f32>> {
 /// Writes theta + sum_i w_i (theta_i - theta) over `merged` [count]: `models` as `interleave` lays them out, `weights`
 /// [N experts]. Within 4 u (|theta| + sum |w_i| (|theta| + |theta_i|)).
 pub fn merge_task_vectors(rec: &mut Recording, models: &Tensor, weights: &Tensor, merged: &Tensor) -> Result<()> {
-    let experts = count("merge_task_vectors", weights)?;
-    let expected = interleaved_elements(u64::from(experts) + 1, merged.elements());
-    count("merge_task_vectors", models)?;
-    if models.elements() != expected {
-        let (m, w) = (merged.shape, weights.shape);
-        let message =
-            format!("merged {m} from weights {w} takes {expected} interleaved elements, got {}", models.shape);
-        return Err(Error::shape("merge_task_vectors", message));
-    }
-    let params = MergeParams { count: count("merge_task_vectors", merged)?, experts };
+    let params = sizes("merge_task_vectors", models, weights, merged)?;
     rec.push(&MERGE_TASK_VECTORS, &params, &[*models, *weights], &[*merged], &[])
+}
+
+/// Adds <gradient, theta_i - theta> to `dots` [N experts], `gradient` [count] being of the merged piece: where it is dL/d(merged),
+/// that is dL/dw_i. The gradient is read once for all experts; the sums are made in a fixed order, chunk by chunk.
+pub fn task_vector_dots(rec: &mut Recording, gradient: &Tensor, models: &Tensor, dots: &Tensor) -> Result<()> {
+    let params = sizes("task_vector_dots", models, dots, gradient)?;
+    let partials = rec.transient("partial dots", Shape::new([params.count.div_ceil(CHUNK), params.experts]));
+    rec.push(&TASK_VECTOR_DOTS, &params, &[*gradient, *models], &[partials], &[])?;
+    matmul::column_sum(rec, &partials, dots)
+}
+
+/// The parameters, where `models` are as long as `each` of them [count] and their number, `experts` [N] and a base, say.
+fn sizes(op: &'static str, models: &Tensor, experts: &Tensor, each: &Tensor) -> Result<MergeParams> {
+    let n = count(op, experts)?;
+    let expected = interleaved_elements(u64::from(n) + 1, each.elements());
+    count(op, models)?;
+    if models.elements() != expected {
+        let (each, w) = (each.shape, experts.shape);
+        let message = format!("{each} by weights {w} takes {expected} interleaved elements, got {}", models.shape);
+        return Err(Error::shape(op, message));
+    }
+    Ok(MergeParams { count: count(op, each)?, experts: n })
 }
 
 /// Three experts over a slab that is not a whole number of chunks.
@@ -59,6 +73,9 @@ pub fn examples() -> Result<Recording> {
     let weights = own(&mut rec, "weights", [3]);
     let merged = own(&mut rec, "merged", [CHUNK + 100]);
     merge_task_vectors(&mut rec, &models, &weights, &merged)?;
+    let gradient = own(&mut rec, "gradient", [CHUNK + 100]);
+    let dots = own(&mut rec, "dots", [3]);
+    task_vector_dots(&mut rec, &gradient, &models, &dots)?;
     Ok(rec)
 }
 

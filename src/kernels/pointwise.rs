@@ -34,6 +34,11 @@ pub fn accumulate(rec: &mut Recording, x: &Tensor, total: &Tensor) -> Result<()>
     rec.push(&ACCUMULATE, &CountParams { count: count("accumulate", x)? }, &[*x], &[], &[*total])
 }
 
+/// y = 0, outside of any tape.
+pub fn fill_zero(rec: &mut Recording, y: &Tensor) -> Result<()> {
+    rec.push(&FILL_ZERO, &CountParams { count: count("fill_zero", y)? }, &[], &[*y], &[])
+}
+
 /// y = x in y's element type, outside of any tape.
 pub fn convert(rec: &mut Recording, x: &Tensor, y: &Tensor) -> Result<()> {
     same_shape("convert", x, y)?;

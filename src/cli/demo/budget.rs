@@ -1,6 +1,7 @@
 //! What the demo spends: updates, candidates, pictures, by the kind of machine. Learning rate and updates come from the
 //! sweep in docs/demo-sweep.md; `--full` is outside of it. Called by `cli::demo`.
 
+use crate::deme::search;
 use crate::shader::Class;
 
 /// Experts of the demo: the paper's N.
@@ -95,7 +96,9 @@ impl Budget {
         let points = (self.high / self.step + 1.0).floor().powf(experts);
         let around =
             if self.fine < self.step { (2.0 * (self.step / self.fine).floor() + 1.0).powf(experts) } else { 0.0 };
-        let searched = (points + around) * f64::from(self.pairs) * experts;
+        // The elite and the base again.
+        let again = (search::ELITE + 1) as f64;
+        let searched = (points + around + again) * f64::from(self.pairs) * experts;
         let drawn = 3.0 * f64::from(self.pictures * self.steps);
         [judged, trained, searched, 2.0 * judged, drawn]
     }

@@ -343,6 +343,7 @@ impl Demo<'_> {
         for (i, line) in text.lines().enumerate().skip(1) {
             all.push(parse::<Candidate>(&path, i, line)?);
         }
+        all.retain(|candidate| !candidate.fresh);
         all.sort_by(|a, b| a.loss.total_cmp(&b.loss));
         let judged = all.len();
         all.truncate(10);

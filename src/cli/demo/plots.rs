@@ -1,5 +1,5 @@
 //! The report's plots as SVG text: training curves, and the change of the loss by range.
-//! Called by `report`.
+//! Called by `report`; the search's plot shares its colours.
 
 use plotters::prelude::*;
 
@@ -16,16 +16,16 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(92, 104, 120),
 ];
 
-fn colour(i: usize) -> RGBColor {
+pub(in crate::cli) fn colour(i: usize) -> RGBColor {
     COLOURS[i % COLOURS.len()]
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
+pub(in crate::cli) fn failed(error: impl std::fmt::Display) -> Error {
     Error::usage(format!("a plot could not be drawn: {error}"), "please report this")
 }
 
 /// The range of values with a little room, never empty.
-fn room(values: impl Iterator<Item = f64>) -> (f64, f64) {
+pub(in crate::cli) fn room(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     if !low.is_finite() || !high.is_finite() {
         return (0.0, 1.0);

@@ -1,11 +1,16 @@
-//! The merged model theta + sum_i w_i (theta_i - theta) (paper eq. 8), one tensor at a time on the host.
+//! The merged model theta + sum_i w_i (theta_i - theta) (paper eq. 8), and other ways to merge, one tensor at a time on the host.
 //! Called by `deme merge`, and by the search for its result.
 //!
-//! Every element is summed in f64 and rounded once. Laws that hold bit for bit, signs of zero among them: w = 0 gives
+//! Every element is summed in f64 and rounded once. Laws of eq. 8 that hold bit for bit, signs of zero among them: w = 0 gives
 //! theta; experts that equal theta give theta; a unit vector gives its expert; the experts' order does not matter.
+
+mod methods;
+mod weights;
 
 use crate::error::{Error, Result};
 use crate::io::source::{Dtype, TensorInfo, TensorSource};
+pub use methods::Method;
+pub use weights::Weights;
 
 /// Channel projections, `adapter_list.N.weight` [C, C, 1, 1]: a model without them has identities.
 const PROJECTION: &str = "adapter_list.";
@@ -14,8 +19,8 @@ const PROJECTION: &str = "adapter_list.";
 pub struct Merge<'a> {
     base: &'a dyn TensorSource,
     experts: Vec<&'a dyn TensorSource>,
-    /// w_i
-    weights: Vec<f64>,
+    method: Method,
+    weights: Weights,
     /// (canonical name, extents): the base's tensors, then projections that only experts have.
     tensors: Vec<(String, Vec<u64>)>,
     /// <tau_i, tau_j> over the tensors merged so far, row-major.
@@ -32,16 +37,20 @@ pub struct TaskVectors {
 }
 
 impl<'a> Merge<'a> {
-    /// Sources speak canonical names. Refuses weights of another number than experts or not finite, and, by name, tensors
-    /// that are missing, unexpected, of another shape or not floating-point.
+    /// Task arithmetic with one weight an expert; see `with`.
     pub fn new(base: &'a dyn TensorSource, experts: Vec<&'a dyn TensorSource>, weights: &[f64]) -> Result<Self> {
-        if weights.len() != experts.len() {
-            let message = format!("{} weights for {} experts", weights.len(), experts.len());
-            return Err(Error::usage(message, "give one weight for each expert, in the experts' order"));
-        }
-        if let Some((i, w)) = weights.iter().enumerate().find(|(_, w)| !w.is_finite()) {
-            return Err(Error::usage(format!("weight {i} is {w}"), "weights are finite numbers, such as 0.25"));
-        }
+        Self::with(base, experts, Method::Task, Weights::per_model(weights))
+    }
+
+    /// Sources speak canonical names. Refuses weights of another number than the method takes or not finite, and, by name,
+    /// tensors that are missing, unexpected, of another shape or not floating-point.
+    pub fn with(
+        base: &'a dyn TensorSource,
+        experts: Vec<&'a dyn TensorSource>,
+        method: Method,
+        weights: Weights,
+    ) -> Result<Self> {
+        method.check(experts.len(), &weights)?;
         let mut tensors = Vec::new();
         for name in base.names() {
             tensors.push((name.clone(), base.info(name)?.shape.clone()));
@@ -56,8 +65,11 @@ impl<'a> Merge<'a> {
         for source in std::iter::once(&base).chain(&experts) {
             check(*source, &tensors)?;
         }
+        if method != Method::Soup {
+            weights.check(&tensors)?;
+        }
         let n = experts.len();
-        Ok(Self { base, experts, weights: weights.to_vec(), tensors, products: vec![0.0; n * n] })
+        Ok(Self { base, experts, method, weights, tensors, products: vec![0.0; n * n] })
     }
 
     /// The merged model's tensors: canonical names and extents.
@@ -72,7 +84,7 @@ impl<'a> Merge<'a> {
         let theta = read(self.base, name, shape)?;
         let experts = self.experts.iter().map(|e| read(*e, name, shape)).collect::<Result<Vec<_>>>()?;
         self.measure(&theta, &experts);
-        let merged = combine(theta, &experts, &self.weights);
+        let merged = self.method.combine(name, theta, &experts, self.weights.of(name).unwrap_or_default());
         match merged.iter().position(|x| !x.is_finite()) {
             None => Ok(merged),
             Some(element) => {
@@ -110,30 +122,6 @@ impl<'a> Merge<'a> {
         };
         TaskVectors { cosines: pairs.map(cosine).collect(), norms }
     }
-}
-
-/// theta + sum w_i (theta_i - theta), element by element.
-fn combine(theta: Vec<f32>, experts: &[Vec<f32>], weights: &[f64]) -> Vec<f32> {
-    let active: Vec<(f64, &Vec<f32>)> = weights.iter().copied().zip(experts).filter(|(w, _)| *w != 0.0).collect();
-    // theta + (theta_i - theta) is theta_i in exact arithmetic only: the difference may not fit f64.
-    if let [(1.0, expert)] = active[..] {
-        return expert.clone();
-    }
-    let mut merged = theta;
-    let mut terms = Vec::with_capacity(active.len());
-    for (e, value) in merged.iter_mut().enumerate() {
-        let base = *value;
-        // Equal values contribute nothing, not even +0 to a theta of -0.
-        let moved = active.iter().filter(|(_, expert)| expert[e].to_bits() != base.to_bits());
-        terms.clear();
-        terms.extend(moved.map(|(w, expert)| w * (f64::from(expert[e]) - f64::from(base))));
-        if !terms.is_empty() {
-            // Sorted, so that the sum is a function of the set of (w_i, theta_i), not of their order.
-            terms.sort_unstable_by(f64::total_cmp);
-            *value = (f64::from(base) + terms.iter().sum::<f64>()) as f32;
-        }
-    }
-    merged
 }
 
 /// Whether `source` has exactly `tensors`, floating-point, in these extents; projections may be absent.
