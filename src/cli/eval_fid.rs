@@ -8,7 +8,7 @@ use image::RgbImage;
 use serde_json::json;
 
 use super::models::{Judged, ModelArgs};
-use super::sample::{Request, check_new_file, draw_each};
+use super::sample::{Request, check_new_file, draw_each, visited};
 use super::tune::TuneArgs;
 use super::{Global, terminal::say};
 use crate::data::source::{self, Content};
@@ -150,12 +150,7 @@ fn take_drawn(
 ) -> Result<String> {
     let model = &judged.model;
     let ([h, w], channels) = (model.sides()?, model.config.in_channels as usize);
-    let spacing = match &args.spacing {
-        Some(name) => name.parse()?,
-        None => model.schedule.spacing,
-    };
-    let steps = model.schedule.steps(spacing, args.steps as usize)?;
-    steps.iter().try_for_each(|&step| model.schedule.ddim_step(step, args.eta).map(drop))?;
+    let (spacing, steps) = visited(model, args.spacing.as_deref(), args.steps, args.eta)?;
     let request =
         Request { num: args.num, batch: args.batch, steps: &steps, eta: args.eta, seed: args.seed, noise: None };
     draw_each(gpu, judged, &request, global, &mut |batch| {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Global;
 use super::data::DataArgs;
 use super::run_file::{self, word};
-use super::training::options::{OutputArgs, TrainingArgs, enforce, name};
+use super::training::options::{OutputArgs, RunArgs, TrainingArgs, enforce, name};
 use super::training::{self, Request};
 use super::tune::TuneArgs;
 use crate::deme::channel_projection::StartModel;
@@ -31,10 +31,9 @@ pub struct FinetuneArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub data: DataArgs,
-    /// Folder of the run: experts, checkpoints, logs
-    #[arg(long, value_name = "DIR")]
+    #[command(flatten)]
     #[serde(skip)]
-    pub out: PathBuf,
+    pub run: RunArgs,
     /// Number of timestep ranges N of equal width, an expert each; 1 is plain continued training [default: 4]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub ranges: Option<u32>,
@@ -44,19 +43,6 @@ pub struct FinetuneArgs {
     /// Which experts to train: a number from 0, a list (0,2), FIRST..LAST, or all
     #[arg(long, default_value = "all", value_name = "WHICH")]
     pub range: String,
-    /// Settings from a TOML file, its keys being these options' names; what the command line says wins
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-    /// Continue the run in --out (or begin it), bit for bit as if it had not stopped
-    #[arg(long)]
-    #[serde(skip)]
-    pub resume: bool,
-    /// Print the resolved configuration, parameters, memory and arithmetic; write nothing
-    #[arg(long)]
-    #[serde(skip)]
-    pub dry_run: bool,
-
     #[command(flatten)]
     #[serde(flatten)]
     pub training: TrainingArgs,
@@ -125,9 +111,7 @@ pub fn run(args: &FinetuneArgs, global: &Global) -> Result<()> {
         training: &args.training,
         output: &args.output,
         tune: &args.tune,
-        out: &args.out,
-        resume: args.resume,
-        dry_run: args.dry_run,
+        run: &args.run,
         echo: run_file::echo("finetune", args, global)?,
     })
 }

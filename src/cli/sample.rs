@@ -9,6 +9,7 @@ use clap::Args;
 use super::models::{Judged, ModelArgs};
 use super::tune::TuneArgs;
 use super::{Global, terminal::say};
+use crate::diffusion::pretrained::Pretrained;
 use crate::diffusion::sampler::{SampleSpec, Sampler, StepNoise, Trajectory};
 use crate::diffusion::spacing::{Spacing, Step};
 use crate::error::{Error, Result};
@@ -96,13 +97,7 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
             return Err(Error::usage(message, "leave --num out, or give it the same number"));
         }
     };
-    let spacing = match &args.spacing {
-        Some(name) => name.parse()?,
-        None => model.schedule.spacing,
-    };
-    let steps = model.schedule.steps(spacing, args.steps as usize)?;
-    // Refuses an eta outside 0..=1, and steps without a signal, before anything is opened.
-    steps.iter().try_for_each(|&step| model.schedule.ddim_step(step, args.eta).map(drop))?;
+    let (spacing, steps) = visited(model, args.spacing.as_deref(), args.steps, args.eta)?;
     let destination = Destination::new(&args.out, num)?;
     args.save_tensor.as_deref().map(|path| check_new_file(path, "--save-tensor")).transpose()?;
     if let Some(path) = args.save_tensor.as_ref().filter(|path| path.extension().is_some_and(|e| e == "png")) {
@@ -137,6 +132,15 @@ pub fn run(args: &SampleArgs, global: &Global) -> Result<()> {
         writer::write(path, &[("sample", &shape, &values)], &BTreeMap::new())?;
     }
     say!("{num} picture{} of {w}x{h} in {}", if num == 1 { "" } else { "s" }, args.out.display())
+}
+
+/// The spacing, the model's own where none is named, and its steps. Refuses an eta outside 0..=1, and steps without a signal,
+/// before anything is opened.
+pub(super) fn visited(model: &Pretrained, spacing: Option<&str>, steps: u32, eta: f64) -> Result<(Spacing, Vec<Step>)> {
+    let spacing = spacing.map_or(Ok(model.schedule.spacing), str::parse)?;
+    let steps = model.schedule.steps(spacing, steps as usize)?;
+    steps.iter().try_for_each(|&step| model.schedule.ddim_step(step, eta).map(drop))?;
+    Ok((spacing, steps))
 }
 
 /// Refuses a file that exists (it may be a model) or whose folder does not, before the work.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Global;
 use super::data::DataArgs;
 use super::run_file::{self, word};
-use super::training::options::{OutputArgs, TrainingArgs, name};
+use super::training::options::{OutputArgs, RunArgs, TrainingArgs, name};
 use super::training::{self, Request};
 use super::tune::TuneArgs;
 use crate::deme::channel_projection::StartModel;
@@ -47,23 +47,9 @@ pub struct TrainArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub data: DataArgs,
-    /// Folder of the run: model, checkpoints, logs
-    #[arg(long, value_name = "DIR")]
+    #[command(flatten)]
     #[serde(skip)]
-    pub out: PathBuf,
-    /// Settings from a TOML file, its keys being these options' names; what the command line says wins
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip)]
-    pub config: Option<PathBuf>,
-    /// Continue the run in --out (or begin it), bit for bit as if it had not stopped
-    #[arg(long)]
-    #[serde(skip)]
-    pub resume: bool,
-    /// Print the resolved configuration, parameters, memory and arithmetic; write nothing
-    #[arg(long)]
-    #[serde(skip)]
-    pub dry_run: bool,
-
+    pub run: RunArgs,
     #[command(flatten)]
     #[serde(flatten)]
     pub training: TrainingArgs,
@@ -133,9 +119,7 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<()> {
         training: &args.training,
         output: &args.output,
         tune: &args.tune,
-        out: &args.out,
-        resume: args.resume,
-        dry_run: args.dry_run,
+        run: &args.run,
         method: Map::new(),
         echo: run_file::echo("train", args, global)?,
     })

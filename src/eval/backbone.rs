@@ -6,9 +6,9 @@ use crate::kernels::conv2d::{Conv2dSpec, Padding};
 use crate::kernels::pointwise::add;
 use crate::kernels::pool::{self, Window};
 use crate::kernels::resample::concat_channels;
-use crate::nn::{Net, Role};
+use crate::nn::Net;
 use crate::recording::Tensor;
-use crate::shape::{DType, Shape};
+use crate::shape::Shape;
 
 /// A convolution and the batch norm behind it, which are one convolution here.
 #[derive(Debug, Clone)]
@@ -96,9 +96,8 @@ impl Walk for Record<'_> {
 
     fn conv(&mut self, conv: &Conv, x: Tensor) -> Result<Tensor> {
         let y = if conv.depthwise {
-            let key = (Role::Theta, DType::F32);
-            let w = self.0.layout.tensor(&mut self.0.tape.rec, key, &format!("{}.weight", conv.conv))?;
-            let bias = self.0.layout.tensor(&mut self.0.tape.rec, key, &format!("{}.bias", conv.conv))?;
+            let w = self.0.param(&format!("{}.weight", conv.conv))?;
+            let bias = self.0.param(&format!("{}.bias", conv.conv))?;
             let window = Window { kernel: conv.kernel[0], stride: conv.stride, pad: conv.pad[0] };
             pool::depthwise_conv2d(&mut self.0.tape.rec, &x, &w, &bias, window)?
         } else {

@@ -8,6 +8,7 @@ use super::resize::{self, FidMode};
 use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::gpu::{Externals, Gpu, Plan, PlanOptions};
+use crate::io::source::TensorSource;
 use crate::nn::{Net, ParamLayout, Role, Slabs};
 use crate::recording::{Recording, Tensor};
 use crate::shape::DType;
@@ -25,21 +26,10 @@ pub struct Extractor {
 
 impl Extractor {
     pub fn new(gpu: &Gpu, weights: &Weights, backbone: Backbone, mode: FidMode, batch: u32) -> Result<Self> {
-        let mut tensors = Vec::new();
-        for conv in &weights.convolutions {
-            tensors.push((format!("{}.weight", conv.name), conv.extents.clone()));
-            tensors.push((format!("{}.bias", conv.name), vec![conv.bias.len() as u64]));
-        }
-        let layout = ParamLayout::new(tensors.iter().map(|(name, extents)| (name.as_str(), extents.as_slice())))?;
-        let slabs = Slabs::new(gpu, &layout, Role::Theta)?;
-        slabs.fill(gpu, &layout, |name| {
-            let of = |conv: &super::weights::Folded| match name.strip_prefix(conv.name.as_str())? {
-                ".weight" => Some(conv.weight.clone()),
-                ".bias" => Some(conv.bias.clone()),
-                _ => None,
-            };
-            weights.convolutions.iter().find_map(of).ok_or_else(|| Error::shape("features", format!("no {name}")))
-        })?;
+        let source = &weights.tensors;
+        let extents = source.names().iter().map(|name| Ok((name.as_str(), source.info(name)?.shape.as_slice())));
+        let layout = ParamLayout::new(extents.collect::<Result<Vec<_>>>()?)?;
+        let slabs = Slabs::load(gpu, &layout, Role::Theta, source)?;
         let mut tape = Tape::new(Recording::new("features"));
         let input = tape.rec.input("pictures", backbone.input(batch), DType::F32);
         let net = Net { tape: &mut tape, layout: &layout, role: Role::Theta, stored: DType::F32, trained: false };

@@ -5,28 +5,19 @@ use std::path::Path;
 
 use super::backbone::{Backbone, ConvShape};
 use crate::error::{Error, Result};
-use crate::io::safetensors::SafetensorsFile;
-use crate::io::source::TensorSource;
-use crate::io::torch::TorchFile;
-use crate::io::{hash, torchscript};
+use crate::io::source::InMemory;
+use crate::io::{hash, shards, torchscript};
 
-/// One convolution without a batch norm.
-#[derive(Debug, Clone)]
-pub struct Folded {
-    pub name: String,
-    /// [cout, cin, kh, kw]; of a depthwise convolution [C, kh kw].
-    pub extents: Vec<u64>,
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
-}
-
-/// All convolutions of a network, and what identifies the file that they are from.
-#[derive(Debug)]
+/// All convolutions of a network without their batch norms, and what identifies the file that they are from.
 pub struct Weights {
-    pub convolutions: Vec<Folded>,
+    /// `NAME.weight` [cout, cin, kh, kw], of a depthwise convolution [C, kh kw], and `NAME.bias` [cout].
+    pub tensors: InMemory,
     /// SHA-256 of the file.
     pub sha256: String,
 }
+
+/// A tensor's name, extents and elements.
+type Named = (String, Vec<u64>, Vec<f32>);
 
 /// Files whose figures can be compared with others'.
 const KNOWN: [(Backbone, &str); 2] = [
@@ -45,37 +36,33 @@ impl Weights {
     pub fn open(path: &Path, backbone: Backbone) -> Result<Self> {
         let sha256 = hash::of_file(path)?;
         let shapes = backbone.convolutions()?;
-        let convolutions = match torchscript::Storages::open(path)? {
+        let mut tensors = Vec::new();
+        match torchscript::Storages::open(path)? {
             Some(mut storages) if backbone == Backbone::Inception => {
                 storages.count(4 * shapes.len())?;
-                let fold = |(i, shape): (usize, &ConvShape)| {
+                for (i, shape) in shapes.iter().enumerate() {
                     let mut next = |k: usize| storages.read(4 * i + k);
                     let [weight, beta, mean, var] = [next(0)?, next(1)?, next(2)?, next(3)?];
-                    fold(path, backbone, shape, [&weight, &[], &beta, &mean, &var])
-                };
-                shapes.iter().enumerate().map(fold).collect::<Result<_>>()?
+                    tensors.extend(fold(path, backbone, shape, [&weight, &[], &beta, &mean, &var])?);
+                }
             }
             _ => {
-                let source: Box<dyn TensorSource> = match path.extension().and_then(|e| e.to_str()) {
-                    Some("safetensors") => Box::new(SafetensorsFile::open(path)?),
-                    _ => Box::new(TorchFile::open(path)?),
-                };
-                let fold = |shape: &ConvShape| {
+                let source = shards::open(path)?;
+                for shape in &shapes {
                     let read = |layer: &str, what: &str| source.read_f32(&format!("{layer}.{what}"));
                     let norm = |what| read(&shape.conv.norm, what);
                     let (weight, gamma) = (read(&shape.conv.conv, "weight")?, norm("weight")?);
                     let (beta, mean, var) = (norm("bias")?, norm("running_mean")?, norm("running_var")?);
-                    fold(path, backbone, shape, [&weight, &gamma, &beta, &mean, &var])
-                };
-                shapes.iter().map(fold).collect::<Result<_>>()?
+                    tensors.extend(fold(path, backbone, shape, [&weight, &gamma, &beta, &mean, &var])?);
+                }
             }
-        };
-        Ok(Self { convolutions, sha256 })
+        }
+        Ok(Self { tensors: InMemory::new(path, tensors)?, sha256 })
     }
 }
 
-/// One convolution; an empty `gamma` is all ones. Refuses other sizes than the network's and values that are not finite.
-fn fold(path: &Path, backbone: Backbone, shape: &ConvShape, parts: [&[f32]; 5]) -> Result<Folded> {
+/// Weight and bias of one convolution; an empty `gamma` is all ones. Refuses other sizes than the network's and values that are not finite.
+fn fold(path: &Path, backbone: Backbone, shape: &ConvShape, parts: [&[f32]; 5]) -> Result<[Named; 2]> {
     let [weight, gamma, beta, mean, var] = parts;
     let name = &shape.conv.conv;
     let channels = shape.conv.cout as usize;
@@ -100,5 +87,5 @@ fn fold(path: &Path, backbone: Backbone, shape: &ConvShape, parts: [&[f32]; 5]) 
         return Err(Error::format(path, format!("convolution {name}"), "has values that are not finite", hint));
     }
     let extents = if shape.conv.depthwise { vec![extents[0], extents[2] * extents[3]] } else { extents.to_vec() };
-    Ok(Folded { name: name.clone(), extents, weight: folded, bias })
+    Ok([(format!("{name}.weight"), extents, folded), (format!("{name}.bias"), vec![channels as u64], bias)])
 }

@@ -49,7 +49,8 @@ pub struct BlockSpec {
 pub const SAME: Conv2dSpec = Conv2dSpec { stride: 1, padding: Padding::Symmetric(1) };
 
 impl Net<'_> {
-    fn param(&mut self, name: &str) -> Result<Tensor> {
+    /// A weight by its name, with a place for its gradient where one is wanted.
+    pub fn param(&mut self, name: &str) -> Result<Tensor> {
         let theta = self.layout.tensor(&mut self.tape.rec, (self.role, self.stored), name)?;
         if self.trained {
             let gradient = self.layout.tensor(&mut self.tape.rec, (Role::Gradient, DType::F32), name)?;

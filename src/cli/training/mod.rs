@@ -37,7 +37,7 @@ use crate::train::run_folder::{Part, RunFolder};
 use crate::train::settings::Settings;
 use crate::train::state::TrainingState;
 use crate::train::step::{Network, Trainer};
-use options::{OutputArgs, TrainingArgs};
+use options::{OutputArgs, RunArgs, TrainingArgs};
 use watch::{Best, HeldOut, Samples, Screen};
 
 /// Pictures of a sample grid.
@@ -55,9 +55,7 @@ pub struct Request<'a> {
     pub training: &'a TrainingArgs,
     pub output: &'a OutputArgs,
     pub tune: &'a TuneArgs,
-    pub out: &'a Path,
-    pub resume: bool,
-    pub dry_run: bool,
+    pub run: &'a RunArgs,
     /// The command's own settings for run.json.
     pub method: Map<String, Value>,
     /// run.toml
@@ -76,13 +74,14 @@ struct Plan<'a> {
 
 /// Checks the request, then trains, or with `dry_run` says what that would take.
 pub fn run(request: Request) -> Result<()> {
-    let Request { global, model, training, output, out, data, .. } = request;
+    let Request { global, model, training, output, run, data, .. } = request;
+    let out = &run.out;
     let dataset = data.open(model, global)?;
     let mut judged = dataset.holdout_indices();
     judged = spread(&judged, output.eval_images as usize);
     let resolved = request.resolved(&dataset)?;
     let parts: Vec<Part> = request.parts.iter().map(|(part, _)| *part).collect();
-    let folder = RunFolder::check(out, resolved.clone(), &parts, request.resume || request.dry_run)?;
+    let folder = RunFolder::check(out, resolved.clone(), &parts, run.resume || run.dry_run)?;
     for &part in &parts {
         model.folder.check_output(&folder.model(part))?;
         model.folder.check_output(&folder.best(part))?;
@@ -97,7 +96,7 @@ pub fn run(request: Request) -> Result<()> {
         return Err(Error::usage("--keep-best has no held-out loss to go by", hint));
     }
     let plan = Plan { request, dataset, settings, judged, folder };
-    if plan.request.dry_run {
+    if run.dry_run {
         say!("{}", json_file::render(&resolved).trim_end())?;
         return plan.estimate();
     }
@@ -154,7 +153,7 @@ impl Plan<'_> {
     }
 
     fn train(&self) -> Result<()> {
-        let Request { global, out, parts, .. } = &self.request;
+        let Request { global, run, parts, .. } = &self.request;
         let gpu = Gpu::open(&global.choice())?;
         global.detail(format_args!("{}", gpu.summary()));
         let _listening = interrupt::listen();
@@ -174,7 +173,7 @@ impl Plan<'_> {
         }
         match parts.as_slice() {
             [(Part::Whole, _)] => say!("the model is in {}", self.folder.model(Part::Whole).display()),
-            _ => say!("{} of {} experts in {}", parts.len(), self.request.ranges.len(), out.display()),
+            _ => say!("{} of {} experts in {}", parts.len(), self.request.ranges.len(), run.out.display()),
         }
     }
 

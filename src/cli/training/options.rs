@@ -1,6 +1,8 @@
 //! The options that `deme finetune` and `deme train` share: optimizer, average, batches, loss weighting, and what a run writes.
 //! Called by both; defaults are those of the paper's official script, `deme train` has some of its own.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -10,6 +12,23 @@ use crate::diffusion::LossWeighting;
 use crate::error::{Error, Result};
 use crate::train::rate::{Decay, RateSchedule};
 use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
+
+/// Where a run is, and what is done with it: nothing that its numbers depend on, and run.toml does not hold it.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Folder of the run: models, checkpoints, logs
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Settings from a TOML file, its keys being these options' names; what the command line says wins
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Continue the run in --out (or begin it), bit for bit as if it had not stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Print the resolved configuration, parameters, memory and arithmetic; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
 
 #[derive(Args, Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
