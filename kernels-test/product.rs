@@ -31,6 +31,8 @@ mod kill;
 mod merge;
 #[path = "product/precision.rs"]
 mod precision;
+#[path = "product/reproduce.rs"]
+mod reproduce;
 #[path = "product/resume.rs"]
 mod resume;
 #[path = "product/sample.rs"]

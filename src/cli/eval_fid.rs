@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use image::RgbImage;
+use serde::Serialize;
 use serde_json::json;
 
 use super::models::{Judged, ModelArgs};
@@ -75,11 +76,46 @@ pub struct FidArgs {
     /// Keep the statistics of what was judged as .npz
     #[arg(long, value_name = "FILE")]
     save_stats: Option<PathBuf>,
+    /// Keep the statistics of what it was compared with as .npz, to compare others with
+    #[arg(long, value_name = "FILE")]
+    save_reference: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     tune: TuneArgs,
+}
+
+/// A distance and everything that it depends on.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub metric: String,
+    pub distance: f64,
+    pub pictures: u64,
+    /// How the pictures were drawn, or where they are.
+    pub of: String,
+    pub against: PathBuf,
+    /// None where their statistics came from a file.
+    pub against_pictures: Option<u64>,
+    pub weights_sha256: String,
+    pub sets: Option<Sets>,
+}
+
+/// What --sets adds.
+#[derive(Debug, Serialize)]
+pub struct Sets {
+    pub kernel_distance: f64,
+    pub kernel_distance_deviation: Option<f64>,
+    pub precision: f64,
+    pub recall: f64,
+}
+
+/// For tables of options in an experiment's file: the command by itself.
+#[derive(Parser, Debug)]
+#[command(name = "fid")]
+pub struct FidCommand {
+    #[command(flatten)]
+    pub args: FidArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -165,13 +201,32 @@ fn take_drawn(
     Ok(format!("DDIM {} steps, {spacing}, eta {}, seed {}, batch {}", args.steps, args.eta, args.seed, args.batch))
 }
 
+/// Prints the distance.
 pub fn run(args: &FidArgs, global: &Global) -> Result<()> {
+    let report = measure(args, global)?;
+    if args.json {
+        return say!("{}", json!(report));
+    }
+    say!("{} {:.4}", report.metric, report.distance)?;
+    if let Some(sets) = &report.sets {
+        let deviation = sets.kernel_distance_deviation.map_or(String::new(), |d| format!(" ± {d:.6}"));
+        say!("kernel distance {:.6}{deviation}", sets.kernel_distance)?;
+        say!("precision {:.4}  recall {:.4}", sets.precision, sets.recall)?;
+    }
+    let count = report.against_pictures.map_or(String::new(), |n| format!("{n} pictures of "));
+    say!("{} pictures ({}) against {count}{}", report.pictures, report.of, report.against.display())?;
+    say!("weights sha256 {}", report.weights_sha256)
+}
+
+/// Draws where a model is to be judged, and measures; prints progress alone.
+pub fn measure(args: &FidArgs, global: &Global) -> Result<Report> {
     let (backbone, metric) = match args.network {
         NetworkArg::Inception => (Backbone::Inception, format!("FID ({})", args.mode)),
         NetworkArg::Mobilenet => (Backbone::MobileNet, "FD-MobileNetV2".to_owned()),
     };
     let mode: FidMode = args.mode.parse()?;
     args.save_stats.as_deref().map(|path| check_new_file(path, "--save-stats")).transpose()?;
+    args.save_reference.as_deref().map(|path| check_new_file(path, "--save-reference")).transpose()?;
     let models = args.model.as_ref().map(|model| ModelArgs {
         model: model.clone(),
         experts: args.experts.clone(),
@@ -217,31 +272,31 @@ pub fn run(args: &FidArgs, global: &Global) -> Result<()> {
     if let Some(path) = &args.save_stats {
         statistics.write_npz(path)?;
     }
-    let more = match (&ours.kept, &theirs.kept) {
+    if let Some(path) = &args.save_reference {
+        reference.write_npz(path)?;
+    }
+    let sets = match (&ours.kept, &theirs.kept) {
         (Some(a), Some(b)) => {
             let [a, b] = [a, b].map(|features| Features::new(features, backbone.features() as usize));
-            Some((sets::kernel_inception_distance(&a, &b, args.seed)?, sets::precision_recall(&a, &b)?))
+            let (kernel, shares) =
+                (sets::kernel_inception_distance(&a, &b, args.seed)?, sets::precision_recall(&a, &b)?);
+            Some(Sets {
+                kernel_distance: kernel.mean,
+                kernel_distance_deviation: kernel.deviation,
+                precision: shares.precision,
+                recall: shares.recall,
+            })
         }
         _ => None,
     };
-    if args.json {
-        let more = more.map(|(kernel, shares)| {
-            json!({ "kernel_distance": kernel.mean, "kernel_distance_deviation": kernel.deviation,
-                    "precision": shares.precision, "recall": shares.recall })
-        });
-        return say!(
-            "{}",
-            json!({ "metric": metric, "distance": distance, "pictures": ours.moments.count(), "of": how,
-                    "against": args.against, "against_pictures": count, "weights_sha256": weights.sha256, "sets": more })
-        );
-    }
-    say!("{metric} {distance:.4}")?;
-    if let Some((kernel, shares)) = more {
-        let deviation = kernel.deviation.map_or(String::new(), |d| format!(" ± {d:.6}"));
-        say!("kernel distance {:.6}{deviation}", kernel.mean)?;
-        say!("precision {:.4}  recall {:.4}", shares.precision, shares.recall)?;
-    }
-    let count = count.map_or(String::new(), |n| format!("{n} pictures of "));
-    say!("{} pictures ({how}) against {count}{}", ours.moments.count(), args.against.display())?;
-    say!("weights sha256 {}", weights.sha256)
+    Ok(Report {
+        metric,
+        distance,
+        pictures: ours.moments.count(),
+        of: how,
+        against: args.against.clone(),
+        against_pictures: count,
+        weights_sha256: weights.sha256,
+        sets,
+    })
 }

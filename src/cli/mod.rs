@@ -14,6 +14,7 @@ pub mod interrupt;
 pub mod merge;
 pub mod models;
 pub mod opened;
+mod reproduce;
 pub mod run_file;
 pub mod sample;
 pub mod search;
@@ -25,7 +26,7 @@ pub mod tune;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{AdapterChoice, Gpu};
 use crate::shader::Precision;
 
@@ -131,6 +132,7 @@ enum Command {
     Sample(sample::SampleArgs),
     Eval(eval::EvalArgs),
     Demo(demo::DemoArgs),
+    Reproduce(reproduce::ReproduceArgs),
     Inspect(inspect::InspectArgs),
     Doctor(doctor::DoctorArgs),
     Bench(bench::BenchArgs),
@@ -167,6 +169,14 @@ impl Cli {
     }
 }
 
+/// Runs another of deme's commands as if its words stood on the command line, with the same global options.
+fn invoke(words: &[String], global: &Global) -> Result<()> {
+    let words = std::iter::once("deme").chain(words.iter().map(String::as_str));
+    let cli = Cli::try_parse_from(words)
+        .map_err(|e| Error::usage(format!("deme's own command line: {e}"), "please report this"))?;
+    run(&Cli { global: global.clone(), ..cli })
+}
+
 /// Runs the command.
 pub fn run(cli: &Cli) -> Result<()> {
     let global = &cli.global;
@@ -179,6 +189,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Sample(args) => sample::run(args, global),
         Command::Eval(args) => eval::run(args, global),
         Command::Demo(args) => demo::run(args, global),
+        Command::Reproduce(args) => reproduce::run(args, global),
         Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args, global),
         Command::Bench(args) => bench::run(args, global),

@@ -27,13 +27,10 @@ pub fn expand(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>> 
     let Some(file) = value_of(&arguments[at..], "--config") else { return Ok(arguments) };
     let path = Path::new(&file);
     let text = std::fs::read_to_string(path).map_err(Error::io(path, "read"))?;
-    let table: Table = text.parse().map_err(|e: toml::de::Error| {
-        let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        Error::format(path, format!("line {line}"), e.message(), "run files are TOML: key = value, a line each")
-    })?;
+    let table: Table = text.parse().map_err(|e| broken(path, &text, &e))?;
     let mut added = Vec::new();
     for (key, value) in &table {
-        let option = option(path, key, command, cli)?;
+        let option = option(path, key, command.get_name(), command, Some(cli))?;
         let long = option.get_long().unwrap_or_default();
         // Of options that exclude each other, too, the one on the command line counts.
         let excluded = match option.is_global_set() {
@@ -47,6 +44,25 @@ pub fn expand(arguments: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>> 
     }
     let (before, after) = arguments.split_at(at + 1);
     Ok([before, &added, after].concat())
+}
+
+/// The error for a file that is not TOML, or not the TOML that was expected.
+pub fn broken(path: &Path, text: &str, e: &toml::de::Error) -> Error {
+    let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    Error::format(path, format!("line {line}"), e.message(), "run files are TOML: key = value, a line each")
+}
+
+/// A table of options in the file `path` as words for the command.
+///
+/// # Errors
+/// `Format` with the nearest option for an unknown key.
+pub fn words(path: &Path, name: &str, command: &Command, table: &Table) -> Result<Vec<OsString>> {
+    let mut words = Vec::new();
+    for (key, value) in table {
+        let option = option(path, key, name, command, None)?;
+        words.extend(tokens(path, option.get_long().unwrap_or_default(), option, value)?);
+    }
+    Ok(words)
 }
 
 /// Where the command stands: the first word that is neither an option nor the value of a global one.
@@ -76,10 +92,10 @@ fn given(arguments: &[OsString], long: &str) -> bool {
     arguments.iter().any(|word| names(&word.to_string_lossy()))
 }
 
-/// The option that a key names; underscores count as dashes.
-fn option<'a>(path: &Path, key: &str, command: &'a Command, cli: &'a Command) -> Result<&'a Arg> {
+/// The option of the command, or of `cli` for all commands, that a key names; underscores count as dashes.
+fn option<'a>(path: &Path, key: &str, name: &str, command: &'a Command, cli: Option<&'a Command>) -> Result<&'a Arg> {
     let wanted = key.replace('_', "-");
-    let globals = cli.get_arguments().filter(|arg| arg.is_global_set());
+    let globals = cli.into_iter().flat_map(Command::get_arguments).filter(|arg| arg.is_global_set());
     let known: Vec<(&str, &Arg)> = command
         .get_arguments()
         .chain(globals)
@@ -91,8 +107,8 @@ fn option<'a>(path: &Path, key: &str, command: &'a Command, cli: &'a Command) ->
     }
     let likeness = |long: &str| strsim::jaro_winkler(&wanted, long);
     let nearest = known.iter().max_by(|a, b| likeness(a.0).total_cmp(&likeness(b.0))).map_or("", |(long, _)| long);
-    let problem = format!("is no setting of deme {}", command.get_name());
-    let hint = format!("the nearest is {nearest}; keys are the long options of `deme {} --help`", command.get_name());
+    let problem = format!("is no setting of deme {name}");
+    let hint = format!("the nearest is {nearest}; keys are the long options of `deme {name} --help`");
     Err(Error::format(path, key, problem, hint))
 }
 

@@ -9,7 +9,7 @@ pub(super) mod report;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser};
+use clap::Args;
 use serde_json::Value;
 
 use super::data::{DataArgs, Split, spread};
@@ -17,7 +17,7 @@ use super::models::{Judged, ModelArgs, timestep_ranges};
 use super::sample::{Request, draw};
 use super::terminal::say;
 use super::tune::TuneArgs;
-use super::{Cli, Global, eval, interrupt};
+use super::{Global, eval, interrupt};
 use crate::data::dataset::Dataset;
 use crate::deme::search::Candidate;
 use crate::diffusion::denoising::{Trial, stratified_pairs};
@@ -184,10 +184,7 @@ impl Demo<'_> {
     fn command(&self, words: &[String]) -> Result<()> {
         let precision = self.global.precision.map_or(String::new(), |p| format!(" --precision {}", p.name()));
         say!("\n$ deme {}{precision}", words.join(" "))?;
-        let words = std::iter::once("deme").chain(words.iter().map(String::as_str));
-        let cli = Cli::try_parse_from(words)
-            .map_err(|e| Error::usage(format!("the demo's own command line: {e}"), "please report this"))?;
-        super::run(&Cli { global: self.global.clone(), ..cli })
+        super::invoke(words, self.global)
     }
 
     fn words(&self, command: &str, more: &[(&str, String)]) -> Vec<String> {
