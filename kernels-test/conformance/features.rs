@@ -7,6 +7,7 @@ use crate::support::fixtures::{Golden, fixture_tensor};
 use deme::eval::backbone::Backbone;
 use deme::eval::features::Extractor;
 use deme::eval::resize::FidMode;
+use deme::eval::score::Head;
 use deme::eval::sets::{Features, kernel_inception_distance, precision_recall};
 use deme::eval::statistics::{Moments, frechet_distance};
 use deme::eval::weights::Weights;
@@ -93,4 +94,8 @@ fn distances_agree_with_each_tools() {
     let shares = precision_recall(&b, &a).unwrap();
     assert!((shares.precision - facts["precision"].as_f64().unwrap()).abs() < 1e-6, "{shares:?}");
     assert!((shares.recall - facts["recall"].as_f64().unwrap()).abs() < 1e-6, "{shares:?}");
+    let head = fixture_tensor(seed, "input.head", &[width as u64, width as u64]);
+    let score = Head::new(head, width).unwrap().score(&a).unwrap();
+    assert!((score.mean - facts["inception_score"].as_f64().unwrap()).abs() < 1e-9, "{score:?}");
+    assert!((score.deviation - facts["inception_score_deviation"].as_f64().unwrap()).abs() < 1e-9, "{score:?}");
 }

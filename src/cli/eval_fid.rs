@@ -1,27 +1,24 @@
 //! `deme eval fid`: how far pictures, or what a model draws, are from others in the features of a network.
 //! Called by `cli::eval`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args, Parser, ValueEnum};
-use image::RgbImage;
+use clap::{Args, Parser};
 use serde::Serialize;
 use serde_json::json;
 
+use super::features::{NetworkArg, Side};
 use super::models::{Judged, ModelArgs};
 use super::sample::{Request, check_new_file, draw_each, visited};
 use super::tune::TuneArgs;
 use super::{Global, terminal::say};
-use crate::data::source::{self, Content};
 use crate::error::{Error, Result};
-use crate::eval::backbone::Backbone;
 use crate::eval::features::Extractor;
 use crate::eval::resize::FidMode;
 use crate::eval::sets::{self, Features};
-use crate::eval::statistics::{Moments, Statistics, frechet_distance};
+use crate::eval::statistics::{Statistics, frechet_distance};
 use crate::eval::weights::Weights;
 use crate::gpu::Gpu;
-use crate::io::{image as decode, png};
 
 /// Frechet distance between pictures in the features of a network (FID), and what is computed from the same features
 #[derive(Args, Debug)]
@@ -53,7 +50,8 @@ pub struct FidArgs {
     /// Whose FID: pytorch (pytorch-fid), tf (TensorFlow, torch-fidelity) or clean (clean-fid)
     #[arg(long, default_value = "pytorch", value_parser = ["pytorch", "tf", "clean"])]
     mode: String,
-    /// Also the kernel distance, precision and recall; all features are then kept in memory
+    /// Also the kernel distance, precision and recall, and the Inception score where the weights have the last layer (a state
+    /// dict with fc.weight); all features are then kept in memory
     #[arg(long)]
     sets: bool,
     /// Pictures to draw
@@ -108,6 +106,9 @@ pub struct Sets {
     pub kernel_distance_deviation: Option<f64>,
     pub precision: f64,
     pub recall: f64,
+    /// None where the weights have no last layer, as MobileNetV2's and the TorchScript archive's.
+    pub inception_score: Option<f64>,
+    pub inception_score_deviation: Option<f64>,
 }
 
 /// For tables of options in an experiment's file: the command by itself.
@@ -118,64 +119,7 @@ pub struct FidCommand {
     pub args: FidArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum NetworkArg {
-    Inception,
-    Mobilenet,
-}
-
-/// The features of one side, as they come.
-struct Side {
-    moments: Moments,
-    /// All of them, where --sets asks for them.
-    kept: Option<Vec<f32>>,
-}
-
-impl Side {
-    fn new(backbone: Backbone, keep: bool) -> Self {
-        Self { moments: Moments::new(backbone.features() as usize), kept: keep.then(Vec::new) }
-    }
-
-    fn take(&mut self, extractor: &mut Extractor, pictures: &[RgbImage]) -> Result<()> {
-        let features = extractor.features(pictures)?;
-        self.moments.push(&features);
-        if let Some(kept) = &mut self.kept {
-            kept.extend_from_slice(&features);
-        }
-        Ok(())
-    }
-}
-
-/// All pictures of a path at their own sizes, batch by batch.
-fn take_path(side: &mut Side, extractor: &mut Extractor, path: &Path, args: &FidArgs, global: &Global) -> Result<()> {
-    // One side may be an atlas and the other a folder.
-    let tile = args.tile.filter(|_| path.is_file());
-    let bar = global.counter("features", "pictures");
-    let mut waiting: Vec<RgbImage> = Vec::new();
-    source::walk(path, tile, &mut |found| {
-        let decoded = match found.content {
-            Ok(Content::Decoded(image)) => Ok(image),
-            Ok(Content::Encoded(bytes)) => decode::decode(&bytes),
-            Err(problem) => Err(problem),
-        };
-        let hint = "remove the file, or mend it";
-        let image = decoded.map_err(|problem| Error::format(&path.join(&found.file), "picture", problem, hint))?;
-        waiting.push(image);
-        if waiting.len() == extractor.batch() {
-            side.take(extractor, &waiting)?;
-            bar.inc(waiting.len() as u64);
-            waiting.clear();
-        }
-        Ok(())
-    })?;
-    if !waiting.is_empty() {
-        side.take(extractor, &waiting)?;
-    }
-    bar.finish_and_clear();
-    Ok(())
-}
-
-/// What the model draws, rounded to bytes as saved pictures are.
+/// What the model draws; returns how.
 fn take_drawn(
     side: &mut Side,
     extractor: &mut Extractor,
@@ -185,19 +129,11 @@ fn take_drawn(
     global: &Global,
 ) -> Result<String> {
     let model = &judged.model;
-    let ([h, w], channels) = (model.sides()?, model.config.in_channels as usize);
+    let (sides, channels) = (model.sides()?, model.config.in_channels);
     let (spacing, steps) = visited(model, args.spacing.as_deref(), args.steps, args.eta)?;
     let request =
         Request { num: args.num, batch: args.batch, steps: &steps, eta: args.eta, seed: args.seed, noise: None };
-    draw_each(gpu, judged, &request, global, &mut |batch| {
-        let picture = |pixels: &[f32]| {
-            let byte =
-                |x: u32, y: u32, c: usize| png::to_byte(pixels[((y * w + x) * 4) as usize + c.min(channels - 1)]);
-            RgbImage::from_fn(w, h, |x, y| image::Rgb([byte(x, y, 0), byte(x, y, 1), byte(x, y, 2)]))
-        };
-        let pictures: Vec<RgbImage> = batch.chunks_exact((h * w * 4) as usize).map(picture).collect();
-        side.take(extractor, &pictures)
-    })?;
+    draw_each(gpu, judged, &request, global, &mut |batch| side.take_drawn(extractor, batch, sides, channels))?;
     Ok(format!("DDIM {} steps, {spacing}, eta {}, seed {}, batch {}", args.steps, args.eta, args.seed, args.batch))
 }
 
@@ -212,6 +148,9 @@ pub fn run(args: &FidArgs, global: &Global) -> Result<()> {
         let deviation = sets.kernel_distance_deviation.map_or(String::new(), |d| format!(" ± {d:.6}"));
         say!("kernel distance {:.6}{deviation}", sets.kernel_distance)?;
         say!("precision {:.4}  recall {:.4}", sets.precision, sets.recall)?;
+        if let (Some(mean), Some(deviation)) = (sets.inception_score, sets.inception_score_deviation) {
+            say!("Inception score {mean:.4} ± {deviation:.4}")?;
+        }
     }
     let count = report.against_pictures.map_or(String::new(), |n| format!("{n} pictures of "));
     say!("{} pictures ({}) against {count}{}", report.pictures, report.of, report.against.display())?;
@@ -220,10 +159,7 @@ pub fn run(args: &FidArgs, global: &Global) -> Result<()> {
 
 /// Draws where a model is to be judged, and measures; prints progress alone.
 pub fn measure(args: &FidArgs, global: &Global) -> Result<Report> {
-    let (backbone, metric) = match args.network {
-        NetworkArg::Inception => (Backbone::Inception, format!("FID ({})", args.mode)),
-        NetworkArg::Mobilenet => (Backbone::MobileNet, "FD-MobileNetV2".to_owned()),
-    };
+    let (backbone, metric) = args.network.metric(&args.mode);
     let mode: FidMode = args.mode.parse()?;
     args.save_stats.as_deref().map(|path| check_new_file(path, "--save-stats")).transpose()?;
     args.save_reference.as_deref().map(|path| check_new_file(path, "--save-reference")).transpose()?;
@@ -254,7 +190,7 @@ pub fn measure(args: &FidArgs, global: &Global) -> Result<Report> {
     let how = match (&judged, &args.images) {
         (Some(judged), _) => take_drawn(&mut ours, &mut extractor, &gpu, judged, args, global)?,
         (None, Some(images)) => {
-            take_path(&mut ours, &mut extractor, images, args, global)?;
+            ours.take_path(&mut extractor, images, args.tile, global)?;
             images.display().to_string()
         }
         (None, None) => return Err(Error::usage("nothing to judge", "give --model or --images")),
@@ -263,7 +199,7 @@ pub fn measure(args: &FidArgs, global: &Global) -> Result<Report> {
     let (reference, count) = match known {
         Some(known) => (known, None),
         None => {
-            take_path(&mut theirs, &mut extractor, &args.against, args, global)?;
+            theirs.take_path(&mut extractor, &args.against, args.tile, global)?;
             (theirs.moments.statistics()?, Some(theirs.moments.count()))
         }
     };
@@ -278,6 +214,7 @@ pub fn measure(args: &FidArgs, global: &Global) -> Result<Report> {
     let sets = match (&ours.kept, &theirs.kept) {
         (Some(a), Some(b)) => {
             let [a, b] = [a, b].map(|features| Features::new(features, backbone.features() as usize));
+            let score = weights.head.as_ref().map(|head| head.score(&a)).transpose()?;
             let (kernel, shares) =
                 (sets::kernel_inception_distance(&a, &b, args.seed)?, sets::precision_recall(&a, &b)?);
             Some(Sets {
@@ -285,6 +222,8 @@ pub fn measure(args: &FidArgs, global: &Global) -> Result<Report> {
                 kernel_distance_deviation: kernel.deviation,
                 precision: shares.precision,
                 recall: shares.recall,
+                inception_score: score.map(|s| s.mean),
+                inception_score_deviation: score.map(|s| s.deviation),
             })
         }
         _ => None,

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 pub mod eval;
 mod eval_fid;
+mod features;
 pub mod finetune;
 pub mod inspect;
 pub mod interrupt;

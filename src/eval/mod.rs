@@ -6,6 +6,7 @@ mod inception;
 pub mod loss;
 mod mobilenet;
 pub mod resize;
+pub mod score;
 pub mod sets;
 pub mod statistics;
 pub mod weights;

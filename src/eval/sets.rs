@@ -20,6 +20,11 @@ impl Features {
         self.0.ncols()
     }
 
+    /// The feature vector of picture `i`.
+    pub fn of(&self, i: usize) -> Vec<f64> {
+        self.0.col(i).iter().copied().collect()
+    }
+
     fn subset(&self, rows: &[usize]) -> Mat<f64> {
         Mat::from_fn(self.0.nrows(), rows.len(), |i, j| self.0[(i, rows[j])])
     }

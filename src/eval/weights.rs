@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::backbone::{Backbone, ConvShape};
+use super::score::Head;
 use crate::error::{Error, Result};
 use crate::io::source::InMemory;
 use crate::io::{hash, shards, torchscript};
@@ -12,12 +13,17 @@ use crate::io::{hash, shards, torchscript};
 pub struct Weights {
     /// `NAME.weight` [cout, cin, kh, kw], of a depthwise convolution [C, kh kw], and `NAME.bias` [cout].
     pub tensors: InMemory,
+    /// The last layer, where the file has it: for the Inception score.
+    pub head: Option<Head>,
     /// SHA-256 of the file.
     pub sha256: String,
 }
 
 /// A tensor's name, extents and elements.
 type Named = (String, Vec<u64>, Vec<f32>);
+
+/// The last layer's weight [classes, 2048] in a state dict.
+const HEAD: &str = "fc.weight";
 
 /// Files whose figures can be compared with others'.
 const KNOWN: [(Backbone, &str); 2] = [
@@ -36,7 +42,7 @@ impl Weights {
     pub fn open(path: &Path, backbone: Backbone) -> Result<Self> {
         let sha256 = hash::of_file(path)?;
         let shapes = backbone.convolutions()?;
-        let mut tensors = Vec::new();
+        let (mut tensors, mut head) = (Vec::new(), None);
         match torchscript::Storages::open(path)? {
             Some(mut storages) if backbone == Backbone::Inception => {
                 storages.count(4 * shapes.len())?;
@@ -48,6 +54,9 @@ impl Weights {
             }
             _ => {
                 let source = shards::open(path)?;
+                if backbone == Backbone::Inception && source.names().contains(&HEAD.to_owned()) {
+                    head = Head::new(source.read_f32(HEAD)?, backbone.features() as usize);
+                }
                 for shape in &shapes {
                     let read = |layer: &str, what: &str| source.read_f32(&format!("{layer}.{what}"));
                     let norm = |what| read(&shape.conv.norm, what);
@@ -57,7 +66,7 @@ impl Weights {
                 }
             }
         }
-        Ok(Self { tensors: InMemory::new(path, tensors)?, sha256 })
+        Ok(Self { tensors: InMemory::new(path, tensors)?, head, sha256 })
     }
 }
 
