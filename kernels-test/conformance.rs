@@ -29,6 +29,7 @@ mod conformance {
     pub mod pool;
     pub mod pointwise;
     mod profile;
+    mod projections;
     pub mod resample;
     mod scaling;
     mod search;

@@ -19,6 +19,8 @@ mod demo;
 mod bench;
 #[path = "product/doctor.rs"]
 mod doctor;
+#[path = "product/export.rs"]
+mod export;
 #[path = "product/finetune.rs"]
 mod finetune;
 #[path = "product/eval_fid.rs"]

@@ -11,6 +11,7 @@ use deme::gpu::{Externals, Gpu, Plan, PlanOptions};
 use deme::io::layout::{nchw_to_nhwc, nhwc_to_nchw};
 use deme::kernels::loss;
 use deme::model::config::UNetConfig;
+use deme::model::projections::Placement;
 use deme::model::tensors;
 use deme::model::unet::Projections;
 use deme::nn::{Net, ParamLayout, Role, Slabs};
@@ -56,7 +57,7 @@ impl Model {
             _ => panic!("{name} names no configuration"),
         };
         let config = UNetConfig::from_json(Path::new(name), json.as_object().unwrap()).unwrap();
-        let expected = tensors::expected(&config, false);
+        let expected = tensors::expected(&config, Placement::None);
         let layout = ParamLayout::new(expected.iter().map(|t| (t.name.as_str(), t.shape.as_slice()))).unwrap();
         Self { config, layout, seed: facts["seed"].as_u64().unwrap(), golden }
     }

@@ -11,6 +11,7 @@ use deme::deme::search::Objective;
 use deme::diffusion::denoising::{DenoisingLoss, LossSpec, Pair, Trial};
 use deme::diffusion::schedule::Schedule;
 use deme::model::config::UNetConfig;
+use deme::model::projections::Placement;
 use deme::model::tensors;
 use deme::model::unet::Projections;
 use deme::nn::{ParamLayout, Role, Slabs};
@@ -28,7 +29,7 @@ fn the_derivative_by_the_weights_is_that_of_the_loss() {
     let facts = json("deme_updates");
     let config = UNetConfig::from_json(Path::new("config.json"), facts["config"].as_object().unwrap()).unwrap();
     let schedule = Schedule::from_json(Path::new("scheduler.json"), facts["scheduler"].as_object().unwrap()).unwrap();
-    let specs = tensors::expected(&config, false);
+    let specs = tensors::expected(&config, Placement::None);
     let layout = ParamLayout::new(specs.iter().map(|t| (t.name.as_str(), t.shape.as_slice()))).unwrap();
     let read = |model: usize, name: &str| {
         let shape = layout.find(name).unwrap().layout.file_shape();
@@ -52,7 +53,7 @@ fn the_derivative_by_the_weights_is_that_of_the_loss() {
             .for_each(|(v, k)| *v = if k % 4 < 3 { uniform(i as u64, 9, k) as f32 - 0.5 } else { 0.0 });
     };
     let trial = Trial { pairs: &pairs, image: &image, seed: 5, stream: 7 };
-    for per in [Per::Model, Per::Block] {
+    for per in [Per::Model, Per::Block, Per::Layer] {
         let blocks = per.blocks(specs.iter().map(|t| t.name.as_str())).len();
         assert!(if per == Per::Model { blocks == 1 } else { blocks > 3 });
         let w: Vec<f64> = (0..blocks * EXPERTS).map(|i| 0.4 - 0.15 * (i % 5) as f64).collect();

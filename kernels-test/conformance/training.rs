@@ -15,6 +15,7 @@ use deme::gpu::{AdapterChoice, Externals, Gpu, Plan, PlanOptions, Storage, memor
 use deme::io::layout::nchw_to_nhwc;
 use deme::kernels::optim;
 use deme::model::config::UNetConfig;
+use deme::model::projections::Placement;
 use deme::model::tensors;
 use deme::model::unet::Projections;
 use deme::nn::{ParamLayout, Slabs};
@@ -56,6 +57,7 @@ fn settings(facts: &Value, batch: u32) -> Settings {
         log_every: 0,
         eval_every: 0,
         sample_every: 0,
+        export_every: 0,
         save_every: 0,
         keep: 1,
     }
@@ -78,7 +80,7 @@ pub(super) struct Setup {
 impl Setup {
     fn new(config: &Value) -> Self {
         let config = UNetConfig::from_json(Path::new("config.json"), config.as_object().unwrap()).unwrap();
-        let expected = tensors::expected(&config, false);
+        let expected = tensors::expected(&config, Placement::None);
         let layout = ParamLayout::new(expected.iter().map(|t| (t.name.as_str(), t.shape.as_slice()))).unwrap();
         let size = config.sample_size.unwrap();
         Self { config, layout, size, precision: Precision::F32 }

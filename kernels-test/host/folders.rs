@@ -11,6 +11,7 @@ use deme::io::safetensors::SafetensorsFile;
 use deme::io::source::TensorSource;
 use deme::io::writer;
 use deme::model::config::UNetConfig;
+use deme::model::projections::Placement;
 use deme::model::tensors::{self, expected};
 use sha2::{Digest, Sha256};
 
@@ -29,7 +30,7 @@ pub fn tiny_config() -> UNetConfig {
 
 /// Names and extents of the tiny model, and values that differ from tensor to tensor.
 pub fn tiny_tensors() -> Vec<(String, Vec<u64>, Vec<f32>)> {
-    let specs = expected(&tiny_config(), false).into_iter().enumerate();
+    let specs = expected(&tiny_config(), Placement::None).into_iter().enumerate();
     specs
         .map(|(i, t)| {
             let values = (0..t.elements()).map(|j| i as f32 + j as f32 / 1024.0).collect();
@@ -103,7 +104,7 @@ fn every_layout_opens_and_is_written_with_sub_folders() {
         assert_eq!(folder.weights.style(), Names::Old);
         assert_eq!(folder.scheduler_config().is_ok(), scheduler);
         let config = UNetConfig::from_json(&folder.unet_config.path, &folder.unet_config.map).unwrap();
-        tensors::check(&folder.weights, &expected(&config, false)).unwrap();
+        tensors::check(&folder.weights, &expected(&config, Placement::None)).unwrap();
 
         let out = dir.path().join("out");
         // The second time, it replaces what it wrote.
@@ -196,7 +197,7 @@ fn the_bundled_checkpoint_is_what_its_configuration_says() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/ddpm-emoji32");
     let folder = ModelFolder::open(&dir).unwrap();
     let config = UNetConfig::from_json(&folder.unet_config.path, &folder.unet_config.map).unwrap();
-    let list = expected(&config, false);
+    let list = expected(&config, Placement::None);
     tensors::check(&folder.weights, &list).unwrap();
     assert_eq!(list.iter().map(tensors::TensorSpec::elements).sum::<u64>(), 2_587_491);
 }
@@ -210,7 +211,7 @@ fn the_expected_tensors_are_those_of_diffusers() {
     for case in cases {
         let map = case["config"].as_object().unwrap();
         let config = UNetConfig::from_json(Path::new("config.json"), map).unwrap();
-        let list = expected(&config, false);
+        let list = expected(&config, Placement::None);
         let lines: String = list.iter().map(|t| format!("{} {:?}\n", t.name, t.shape)).collect();
         let hash: String = Sha256::digest(lines.as_bytes()).iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(list.len() as u64, case["tensors"].as_u64().unwrap(), "{map:?}");

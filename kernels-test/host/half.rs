@@ -4,6 +4,7 @@ use deme::deme::expert::Expert;
 use deme::deme::timesteps::{Coin, TimestepDraw};
 use deme::gpu::memory;
 use deme::model::config::UNetConfig;
+use deme::model::projections::Placement;
 use deme::model::tensors;
 use deme::model::unet::Projections;
 use deme::nn::ParamLayout;
@@ -25,7 +26,7 @@ const CONFIG: &str = r#"{"_class_name": "UNet2DModel", "block_out_channels": [32
 fn recordings(precision: Precision) -> [Recording; 2] {
     let json: serde_json::Value = serde_json::from_str(CONFIG).unwrap();
     let config = UNetConfig::from_json(Path::new("config.json"), json.as_object().unwrap()).unwrap();
-    let expected = tensors::expected(&config, false);
+    let expected = tensors::expected(&config, Placement::None);
     let layout = ParamLayout::new(expected.iter().map(|t| (t.name.as_str(), t.shape.as_slice()))).unwrap();
     let settings = Settings {
         seed: 0,
@@ -41,6 +42,7 @@ fn recordings(precision: Precision) -> [Recording; 2] {
         log_every: 0,
         eval_every: 0,
         sample_every: 0,
+        export_every: 0,
         save_every: 0,
         keep: 1,
     };

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use deme::model::config::UNetConfig;
+use deme::model::projections::Placement;
 use deme::model::{init, tensors};
 use serde_json::Value;
 
@@ -22,7 +23,7 @@ fn measure(values: &[f32]) -> [f64; 3] {
 fn first_weights_are_like_pytorchs() {
     let facts = fixtures::json("scratch");
     let config = UNetConfig::from_json(Path::new("config.json"), facts["config"].as_object().unwrap()).unwrap();
-    let expected = tensors::expected(&config, false);
+    let expected = tensors::expected(&config, Placement::None);
     let recorded = facts["first_weights"].as_object().unwrap();
     assert_eq!(recorded.len(), expected.len());
     let (mut constant, mut uniform) = (0, 0);
@@ -60,7 +61,7 @@ fn first_weights_follow_the_seed_and_no_two_tensors_share_them() {
     )
     .unwrap();
     let config = UNetConfig::from_json(Path::new("config.json"), config.as_object().unwrap()).unwrap();
-    let expected = tensors::expected(&config, true);
+    let expected = tensors::expected(&config, Placement::All);
     let drawn = |seed| init::weights(&expected, seed);
     assert_eq!(drawn(1), drawn(1));
     let values = |seed: u64, name: &str| drawn(seed).into_iter().find(|(n, ..)| n == name).unwrap().2;

@@ -1,6 +1,7 @@
 //! The laws of TIES, DARE, the arc and the soup, of weights by block, and what they refuse.
 //! Run by `cargo test --test host merge_methods`.
 
+use deme::deme::blocks::Per;
 use deme::deme::merge::{Merge, Method, Weights};
 use deme::error::Result;
 use deme::io::source::{InMemory, TensorSource};
@@ -119,14 +120,14 @@ fn every_block_has_its_own_weights() {
     };
     let (base, one, other) = (tensors(1.0, 1.0), tensors(2.0, 3.0), tensors(5.0, 9.0));
     let rows = |name: &str| vec![("in".to_string(), vec![0.5, 0.25]), (name.to_string(), vec![1.0, -0.5])];
-    let weights = Weights::per_block(rows("down_blocks.0")).unwrap();
+    let weights = Weights::by_block(Per::Block, rows("down_blocks.0")).unwrap();
     let mut merge = Merge::with(&base, vec![&one, &other], Method::Task, weights).unwrap();
     assert_eq!(merge.tensor("conv_in.weight").unwrap(), [2.5]);
     assert_eq!(merge.tensor("down_blocks.0.resnets.0.conv1.bias").unwrap(), [-1.0]);
-    let elsewhere = Weights::per_block(rows("up_blocks.0")).unwrap();
+    let elsewhere = Weights::by_block(Per::Block, rows("up_blocks.0")).unwrap();
     let error = Merge::with(&base, vec![&one, &other], Method::Task, elsewhere).err().unwrap();
     assert!(error.to_string().contains("down_blocks.0.resnets.0.conv1.bias is in none of the blocks"), "{error}");
-    assert!(Weights::per_block(vec![("in".into(), vec![1.0]), ("out".into(), vec![])]).is_err());
+    assert!(Weights::by_block(Per::Block, vec![("in".into(), vec![1.0]), ("out".into(), vec![])]).is_err());
 }
 
 #[test]

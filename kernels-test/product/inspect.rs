@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::run::{TINY, deme, emoji, model, tiny};
+use deme::model::projections::Placement;
 
 fn facts(path: &Path) -> Value {
     let ran = deme(["inspect", "--json", "--tensors", path.to_str().unwrap()]).exits(0);
@@ -45,8 +46,10 @@ fn a_single_file_of_either_format() {
 #[test]
 fn projections_are_counted() {
     let root = tempfile::tempdir().unwrap();
-    let dir = model(root.path(), TINY, true, |_, _| 0.0);
+    let dir = model(root.path(), TINY, Placement::All, |_, _| 0.0);
     assert_eq!(facts(&dir)["channel projections"], json!(3));
+    let told = facts(&dir)["projection placement"].clone();
+    assert_eq!(told, json!("all: 0 of 3 fold into convolutions (deme merge --export plain)"));
 }
 
 #[test]

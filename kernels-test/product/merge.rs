@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use deme::io::folder::ModelFolder;
 use deme::io::source::TensorSource;
+use deme::model::projections::Placement;
 use serde_json::{Value, json};
 
 use super::run::{Ran, SCHEDULER, TINY, deme, emoji, model, snapshot, tiny};
@@ -62,7 +63,7 @@ fn the_laws_hold_on_the_bundled_checkpoint() {
     let old_base = weights(&base);
     // An expert that is the base with every weight moved by a bit of its own.
     let config = fs::read_to_string(base.join("unet/config.json")).unwrap();
-    let moved = model(&root.path().join("moved"), &config, false, |t, e| (t as f32 - e as f32) / 4096.0);
+    let moved = model(&root.path().join("moved"), &config, Placement::None, |t, e| (t as f32 - e as f32) / 4096.0);
     let merged = |name: &str, weights: &str| {
         let out = root.path().join(name);
         merge(&base, &[&moved, &base], weights, &out).exits(0);
@@ -194,7 +195,7 @@ fn bad_weights_and_places_are_refused_and_nothing_is_written() {
 #[test]
 fn models_that_do_not_match_are_refused_by_file_and_key() {
     let p = place();
-    let expert = |name: &str, config: &str| model(&p.root.path().join(name), config, false, |_, _| 0.0);
+    let expert = |name: &str, config: &str| model(&p.root.path().join(name), config, Placement::None, |_, _| 0.0);
     let wide = expert("wide", &TINY.replace("[4]", "[8]"));
     let groups = expert("groups", &TINY.replace("\"norm_num_groups\": 2", "\"norm_num_groups\": 4"));
     let schedule = expert("schedule", TINY);
@@ -219,7 +220,8 @@ fn models_that_do_not_match_are_refused_by_file_and_key() {
 #[test]
 fn a_value_that_is_not_finite_stops_the_merge_and_leaves_nothing() {
     let p = place();
-    let bad = model(&p.root.path().join("bad"), TINY, false, |t, e| if (t, e) == (3, 2) { f32::NAN } else { 0.0 });
+    let bad =
+        model(&p.root.path().join("bad"), TINY, Placement::None, |t, e| if (t, e) == (3, 2) { f32::NAN } else { 0.0 });
     let before = snapshot(p.root.path());
     let ran = merge(&p.base, &[&bad], "0.5", &p.out()).exits(3);
     let file = bad.join("unet/diffusion_pytorch_model.safetensors");
@@ -231,7 +233,7 @@ fn a_value_that_is_not_finite_stops_the_merge_and_leaves_nothing() {
 #[test]
 fn experts_with_projections_merge_onto_identities_and_it_is_said() {
     let p = place();
-    let projected = model(&p.root.path().join("projected"), TINY, true, |_, _| 0.5);
+    let projected = model(&p.root.path().join("projected"), TINY, Placement::All, |_, _| 0.5);
     let ran = merge(&p.base, &[&projected, &p.experts[0]], "0.5,0", &p.out()).exits(0);
     assert!(ran.err.contains("plain diffusers ignores them"), "{}", ran.err);
     let merged = weights(&p.out());
@@ -252,7 +254,7 @@ fn memory_stays_below_the_sum_of_the_models() {
         .replace("[\"AttnUpBlock2D\"]", "[\"UpBlock2D\", \"UpBlock2D\", \"UpBlock2D\"]")
         .replace("\"layers_per_block\": 1", "\"layers_per_block\": 4");
     let models: Vec<PathBuf> =
-        (0..3).map(|i| model(&root.path().join(format!("m{i}")), &config, false, |_, _| i as f32)).collect();
+        (0..3).map(|i| model(&root.path().join(format!("m{i}")), &config, Placement::None, |_, _| i as f32)).collect();
     let bytes: u64 =
         models.iter().map(|m| fs::metadata(m.join("unet/diffusion_pytorch_model.safetensors")).unwrap().len()).sum();
     assert!(bytes > 250_000_000, "{bytes} bytes");

@@ -8,6 +8,7 @@ use std::process::Command;
 use deme::io::json;
 use deme::io::writer;
 use deme::model::config::UNetConfig;
+use deme::model::projections::Placement;
 use deme::model::tensors::expected;
 use deme::rng;
 
@@ -53,14 +54,14 @@ pub const TINY: &str = r#"{"_class_name": "UNet2DModel", "_diffusers_version": "
 pub const SCHEDULER: &str = r#"{"_class_name": "DDPMScheduler", "beta_end": 0.02, "num_train_timesteps": 1000}"#;
 
 /// Writes a diffusers folder: this configuration, weights from `value(tensor, element)`.
-pub fn model(dir: &Path, config: &str, projections: bool, value: impl Fn(u64, u64) -> f32) -> PathBuf {
+pub fn model(dir: &Path, config: &str, placement: Placement, value: impl Fn(u64, u64) -> f32) -> PathBuf {
     fs::create_dir_all(dir.join("unet")).unwrap();
     fs::create_dir_all(dir.join("scheduler")).unwrap();
     fs::write(dir.join("unet/config.json"), config).unwrap();
     fs::write(dir.join("scheduler/scheduler_config.json"), SCHEDULER).unwrap();
     let path = Path::new("config.json");
     let parsed = UNetConfig::from_json(path, &json::parse_object(path, config.as_bytes()).unwrap()).unwrap();
-    let tensors = expected(&parsed, projections);
+    let tensors = expected(&parsed, placement);
     let filled = (0..).zip(&tensors).map(|(i, t)| (0..t.elements()).map(|e| value(i, e)).collect::<Vec<f32>>());
     let values: Vec<_> = filled.collect();
     let listed: Vec<_> =
@@ -72,7 +73,7 @@ pub fn model(dir: &Path, config: &str, projections: bool, value: impl Fn(u64, u6
 
 /// A tiny model with random weights.
 pub fn tiny(dir: &Path, seed: u64) -> PathBuf {
-    model(dir, TINY, false, |tensor, element| rng::uniform(seed, tensor, element) as f32 - 0.5)
+    model(dir, TINY, Placement::None, |tensor, element| rng::uniform(seed, tensor, element) as f32 - 0.5)
 }
 
 /// All paths below a folder, sorted, and the files' contents: two equal snapshots mean that nothing was touched.

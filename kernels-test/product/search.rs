@@ -3,6 +3,7 @@
 
 use crate::run::{TINY, deme, model, snapshot, tiny};
 use crate::train::Place;
+use deme::model::projections::Placement;
 use deme::rng;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -51,9 +52,9 @@ fn the_search_undoes_a_planted_error_and_its_result_is_what_merge_writes() {
     let zero_output =
         |scale: f32| move |tensor: u64, element: u64| scale * (rng::uniform(7, tensor, element) as f32 - 0.5) * 0.1;
     // Small weights predict about zero, a loss of about 1; ten times larger ones do worse.
-    let base = model(&at("base"), TINY, false, zero_output(60.0));
-    let better = model(&at("better"), TINY, false, zero_output(1.0));
-    let worse = model(&at("worse"), TINY, false, zero_output(120.0));
+    let base = model(&at("base"), TINY, Placement::None, zero_output(60.0));
+    let better = model(&at("better"), TINY, Placement::None, zero_output(1.0));
+    let worse = model(&at("worse"), TINY, Placement::None, zero_output(120.0));
     let data = images(dir.path());
     let out = at("search");
     let grid = ["--low", "0", "--high", "1", "--step", "1", "--fine", "0.5"];
@@ -151,8 +152,11 @@ fn weights_for_each_block_are_found_and_merged() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let scaled = |scale: f32| move |tensor: u64, e: u64| scale * (rng::uniform(7 + tensor, tensor, e) as f32 - 0.5);
-    let base = model(&at("base"), TINY, false, scaled(1.0));
-    let experts = [model(&at("small"), TINY, false, scaled(0.6)), model(&at("large"), TINY, false, scaled(1.3))];
+    let base = model(&at("base"), TINY, Placement::None, scaled(1.0));
+    let experts = [
+        model(&at("small"), TINY, Placement::None, scaled(0.6)),
+        model(&at("large"), TINY, Placement::None, scaled(1.3)),
+    ];
     let data = images(dir.path());
     let loss = |out: &Path, more: &[&str]| {
         search(&base, &experts, &data, out, &[&["--elite", "0", "--method", "gradient"], more].concat()).exits(0);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use deme::io::png;
+use deme::model::projections::Placement;
 use deme::rng;
 
 use super::run::{Ran, deme, model, snapshot};
@@ -29,7 +30,7 @@ pub struct Place {
 impl Place {
     pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let model = model(&root.path().join("model"), SMALL, false, |tensor, element| {
+        let model = model(&root.path().join("model"), SMALL, Placement::None, |tensor, element| {
             0.3 * (rng::uniform(5, tensor, element) as f32 - 0.5)
         });
         let data = root.path().join("images");

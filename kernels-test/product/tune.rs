@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use deme::model::projections::Placement;
 use deme::rng;
 use serde_json::{Map, Value, json};
 
@@ -114,7 +115,7 @@ fn turned(text: &str) -> (String, usize) {
 #[test]
 fn a_run_goes_on_with_the_tuning_that_it_began_with() {
     let mut place = Place::new();
-    place.model = model(&place.root.path().join("wide"), WIDE, false, |tensor, element| {
+    place.model = model(&place.root.path().join("wide"), WIDE, Placement::None, |tensor, element| {
         0.05 * (rng::uniform(5, tensor, element) as f32 - 0.5)
     });
     let cache = place.run("cache");

@@ -8,6 +8,7 @@ use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::io::json;
 use crate::model::config::UNetConfig;
+use crate::model::projections::Placement;
 use crate::model::tensors;
 use crate::model::unet::Projections;
 use crate::nn::ParamLayout;
@@ -49,7 +50,7 @@ impl Model {
         let path = Path::new(name);
         let config = UNetConfig::from_json(path, &json::parse_object(path, text.as_bytes())?)?;
         let schedule = Schedule::from_json(path, &serde_json::Map::new())?;
-        let tensors = tensors::expected(&config, false);
+        let tensors = tensors::expected(&config, Placement::None);
         let layout = ParamLayout::new(tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())))?;
         let sides = config.sample_size.unwrap_or([32, 32]);
         let (name, projections) = (name.to_owned(), Projections::Skip);

@@ -97,6 +97,7 @@ pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) ->
         log_every: 0,
         eval_every: 0,
         sample_every: 0,
+        export_every: 0,
         save_every: 0,
         keep: 0,
     };

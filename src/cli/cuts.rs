@@ -19,6 +19,7 @@ use crate::deme::timesteps::{Coin, TimestepDraw};
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::{Error, Result};
 use crate::io::{atomic, json as json_file};
+use crate::model::projections::Placement;
 use crate::train::feed::Feeder;
 use crate::train::rate::RateSchedule;
 use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
@@ -94,7 +95,7 @@ pub fn run(args: &CutsArgs, global: &Global) -> Result<()> {
 impl CutsArgs {
     fn measure(&self, model: &Pretrained, buckets: &Ranges, global: &Global) -> Result<cuts::Similarity> {
         let dataset = self.data.open(model, global)?;
-        let start = StartModel::new(model, false)?;
+        let start = StartModel::new(model, Placement::None)?;
         let settings = self.settings();
         let count = u64::from(self.buckets) * u64::from(self.accumulate);
         let gpu = self.tune.open(global, count)?;
@@ -156,6 +157,7 @@ impl CutsArgs {
             log_every: 0,
             eval_every: 0,
             sample_every: 0,
+            export_every: 0,
             save_every: 0,
             keep: 0,
         }

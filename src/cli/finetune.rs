@@ -19,6 +19,7 @@ use crate::deme::ranges::Ranges;
 use crate::deme::timesteps::{Coin, TimestepDraw};
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::{Error, Result};
+use crate::model::projections::Placement;
 use crate::train::run_folder::Part;
 
 /// Finetune a model as experts of timestep ranges
@@ -60,7 +61,7 @@ pub struct FinetuneArgs {
     /// Draw every timestep by itself, not half of them as mirror images
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "true|false", help_heading = METHOD)]
     pub no_antithetic: bool,
-    /// Channel projections: none (plain diffusers models) or all (after every block; plain diffusers ignores them)
+    /// Where the experts get channel projections; diffusers ignores them, but `deme merge --export plain` folds the foldable
     #[arg(long, value_enum, default_value = "none", help_heading = METHOD)]
     #[serde(serialize_with = "word")]
     pub projection: ProjectionArg,
@@ -83,8 +84,22 @@ pub enum CoinArg {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ProjectionArg {
+    /// Plain diffusers models
     None,
+    /// After the up blocks alone, where a projection folds exactly into the convolution before it
+    Foldable,
+    /// After every block, as the paper's code has it
     All,
+}
+
+impl ProjectionArg {
+    fn placement(self) -> Placement {
+        match self {
+            Self::None => Placement::None,
+            Self::Foldable => Placement::Foldable,
+            Self::All => Placement::All,
+        }
+    }
 }
 
 pub fn run(args: &FinetuneArgs, global: &Global) -> Result<()> {
@@ -98,7 +113,12 @@ pub fn run(args: &FinetuneArgs, global: &Global) -> Result<()> {
         None => Ranges::even(total, args.count())?,
     };
     let weights = args.training.weighting().table(&model.schedule)?;
-    let start = StartModel::new(&model, args.projection == ProjectionArg::All)?;
+    let placement = args.projection.placement();
+    if placement == Placement::Foldable && placement.places(&model.config).is_empty() {
+        let message = "this network has no place where a channel projection folds into a convolution";
+        return Err(Error::usage(message, "train without one (--projection none), or with --projection all"));
+    }
+    let start = StartModel::new(&model, placement)?;
     let part = |&i: &u32| (Part::Expert(i), args.expert(i, &ranges, weights.as_deref()));
     training::run(Request {
         global,

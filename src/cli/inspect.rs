@@ -18,6 +18,7 @@ use crate::io::safetensors::SafetensorsFile;
 use crate::io::shards;
 use crate::io::source::{TensorInfo, TensorSource};
 use crate::model::config::UNetConfig;
+use crate::model::projections::{PREFIX, Placement};
 use crate::model::tensors;
 
 /// Show what a model folder or a weight file holds.
@@ -72,13 +73,27 @@ fn folder(dir: &Path, facts: &mut Map<String, Value>) -> Result<Option<Error>> {
         facts.insert("deme".into(), Value::Object(json_file::read_object(&written)?));
     }
     facts.insert("weights".into(), json!(folder.weights.path()));
+    if let Ok(config) = UNetConfig::from_json(&config.path, &config.map) {
+        let placement = Placement::of(&config, &folder.weights);
+        let name = placement.name();
+        let folds = placement.places(&config).iter().filter(|place| !place.folds_into.is_empty()).count();
+        let all = placement.places(&config).len();
+        facts.insert(
+            "projection placement".into(),
+            match placement {
+                Placement::None => json!(name),
+                _ => json!(format!("{name}: {folds} of {all} fold into convolutions (deme merge --export plain)")),
+            },
+        );
+    }
     Ok(usable(&folder).err())
 }
 
 /// Whether deme can run the model.
 fn usable(folder: &ModelFolder) -> Result<()> {
     let config = UNetConfig::from_json(&folder.unet_config.path, &folder.unet_config.map)?;
-    tensors::check(&folder.weights, &tensors::expected(&config, tensors::has_projections(&folder.weights)))?;
+    let placement = Placement::of(&config, &folder.weights);
+    tensors::check(&folder.weights, &tensors::expected(&config, placement))?;
     let scheduler = folder.scheduler_config()?;
     Schedule::from_json(&scheduler.path, &scheduler.map).map(|_| ())
 }
@@ -93,7 +108,7 @@ fn weight_file(path: &Path, list: bool, facts: &mut Map<String, Value>) -> Resul
         Names::Old => "old (query, key, value, proj_attn)",
         Names::New => "new (to_q, to_k, to_v, to_out.0)",
     };
-    let projections = source.names().iter().filter(|n| n.starts_with("adapter_list.")).count();
+    let projections = source.names().iter().filter(|n| n.starts_with(PREFIX)).count();
     facts.insert("parameters".into(), json!(infos.iter().map(|(_, info)| info.elements()).sum::<u64>()));
     facts.insert("tensors".into(), json!(infos.len()));
     facts.insert("types".into(), json!(types));

@@ -1,22 +1,28 @@
-//! `deme merge`: base and experts in, one diffusers folder out; tensor by tensor, so that memory stays far below the
-//! models' sum. Called by `cli::run`.
+//! `deme merge`: base and experts in, one diffusers folder out, or one for each timestep range; tensor by tensor, so that
+//! memory stays far below the models' sum. Called by `cli::run` and `cli::search`.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, from_value, json};
+use serde_json::{Map, Value, json};
 
 use super::Global;
+use super::export::{Change, ExportArgs};
+use super::models::ranges_of;
 use super::opened::{self, Opened};
 use super::terminal::{grouped, say};
+use super::weights_file::MergeWeights;
 use crate::deme::blocks::Per;
+use crate::deme::fold::Plain;
 use crate::deme::merge::{Merge, Method, TaskVectors, Weights};
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Result};
+use crate::io::atomic::AtomicFolder;
 use crate::io::folder::NewWeights;
-use crate::io::json::read_object;
 use crate::io::names::Names;
 use crate::io::source::TensorSource;
+use crate::model::projections::{PREFIX, Placement};
 
 /// Merge experts into one model: theta + sum of w_i (theta_i - theta), or by another method.
 #[derive(Args, Debug)]
@@ -27,12 +33,15 @@ pub struct MergeArgs {
     /// The experts: diffusers folders of the same architecture
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     pub(super) experts: Vec<PathBuf>,
-    /// One weight an expert, in the experts' order, such as --weights=0.3,-0.2
+    /// One weight an expert, in the experts' order, such as --weights=0.3,-0.2; with --weights-per range so for each range
     #[arg(long, value_name = "W", num_args = 1.., value_delimiter = ',')]
     pub(super) weights: Vec<f64>,
-    /// The weights.json of a search instead: also weights for each block
+    /// The weights.json of a search instead: also weights for each block, layer or timestep range
     #[arg(long, value_name = "FILE", conflicts_with = "weights")]
     pub(super) weights_file: Option<PathBuf>,
+    /// Merge one model, or one for each expert's timestep range (folders range_0, ...; to be sampled as an ensemble)
+    #[arg(long, value_enum, default_value = "model", conflicts_with = "weights_file")]
+    pub(super) weights_per: WeightsPer,
     /// What is done with the task vectors
     #[arg(long, value_enum, default_value = "task")]
     pub(super) method: MethodName,
@@ -51,9 +60,18 @@ pub struct MergeArgs {
     /// Spelling of attention tensors [default: as in the model]
     #[arg(long, value_enum)]
     pub(super) names: Option<NameStyle>,
+    #[command(flatten)]
+    pub(super) export: ExportArgs,
     /// Check everything and print what would be done, but write nothing
     #[arg(long)]
     pub(super) dry_run: bool,
+}
+
+/// What has weights of its own.
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WeightsPer {
+    Model,
+    Range,
 }
 
 /// What is done with the task vectors.
@@ -85,40 +103,34 @@ impl MergeArgs {
         })
     }
 
-    fn weights(&self) -> Result<Weights> {
-        match (&self.weights_file, self.method) {
-            (None, MethodName::Soup) if self.weights.is_empty() => Ok(Weights::per_model(&[])),
+    fn weights(&self, inputs: &Inputs) -> Result<MergeWeights> {
+        let per_range = self.weights_per == WeightsPer::Range;
+        let weights = match (&self.weights_file, self.method) {
+            (None, MethodName::Soup) if self.weights.is_empty() && !per_range => {
+                MergeWeights::One(Weights::per_model(&[]))
+            }
             (_, MethodName::Soup) => {
-                Err(Error::usage("a soup has no weights", "leave them out, or take --method task"))
+                return Err(Error::usage("a soup has no weights", "leave them out, or take --method task"));
             }
-            (Some(file), _) => read_weights(file),
+            (Some(file), _) => MergeWeights::read(file)?,
             (None, _) if self.weights.is_empty() => {
-                Err(Error::usage("there are no weights", "give --weights, or a search's --weights-file"))
+                return Err(Error::usage("there are no weights", "give --weights, or a search's --weights-file"));
             }
-            (None, _) => Ok(Weights::per_model(&self.weights)),
+            (None, _) if per_range => {
+                let dirs: Vec<&Path> = self.experts.iter().map(PathBuf::as_path).collect();
+                MergeWeights::per_range(&ranges_of(inputs.timesteps()?, &dirs)?, &self.weights)?
+            }
+            (None, _) => MergeWeights::One(Weights::per_model(&self.weights)),
+        };
+        if let MergeWeights::PerRange(rows) = &weights {
+            let (end, total) = (rows.last().map_or(0, |(own, _)| own.end), inputs.timesteps()?);
+            if end != total {
+                let message = format!("the weights are for {end} timesteps, the model has {total}");
+                return Err(Error::usage(message, "give the weights.json of a search over these experts"));
+            }
         }
+        Ok(weights)
     }
-}
-
-/// The weights of a search's weights.json: numbers, or with `blocks` a list of them for each.
-fn read_weights(file: &Path) -> Result<Weights> {
-    let found = read_object(file)?;
-    let fail =
-        |key: &str, problem: &str| Error::format(file, key, problem, "give the weights.json that a search wrote");
-    let parsed =
-        |value: &Value, of: &str| from_value::<Vec<f64>>(value.clone()).map_err(|_| fail(of, "is no list of numbers"));
-    let weights = found.get("weights").ok_or_else(|| fail("weights", "is missing"))?;
-    let Some(blocks) = found.get("blocks") else {
-        return Ok(Weights::per_model(&parsed(weights, "weights")?));
-    };
-    let names: Vec<String> = from_value(blocks.clone()).map_err(|_| fail("blocks", "is no list of names"))?;
-    let rows = weights.as_array().filter(|rows| rows.len() == names.len());
-    let rows = rows.ok_or_else(|| fail("weights", "has not one list for each block"))?;
-    let rows = names.into_iter().zip(rows).map(|(name, row)| {
-        let row = parsed(row, &format!("weights of {name}"))?;
-        Ok((name, row))
-    });
-    Weights::per_block(rows.collect::<Result<_>>()?)
 }
 
 /// How the written file spells attention tensors.
@@ -139,43 +151,151 @@ impl From<NameStyle> for Names {
     }
 }
 
-pub fn run(args: &MergeArgs, global: &Global) -> Result<()> {
-    let base = Opened::open(&args.model)?;
-    let experts = args.experts.iter().map(|dir| Opened::open(dir)).collect::<Result<Vec<_>>>()?;
-    for expert in &experts {
-        same_model(&base, expert)?;
+/// Base and experts, checked against each other, and how they are merged.
+pub struct Inputs {
+    pub base: Opened,
+    pub experts: Vec<Opened>,
+    method: Method,
+}
+
+impl Inputs {
+    fn open(args: &MergeArgs) -> Result<Self> {
+        let base = Opened::open(&args.model)?;
+        let experts = args.experts.iter().map(|dir| Opened::open(dir)).collect::<Result<Vec<_>>>()?;
+        for expert in &experts {
+            same_model(&base, expert)?;
+        }
+        Ok(Self { base, experts, method: args.method()? })
     }
-    let sources = experts.iter().map(|e| &e.folder.weights as &dyn TensorSource).collect();
-    let (method, weights) = (args.method()?, args.weights()?);
-    let mut merge = Merge::with(&base.folder.weights, sources, method, weights.clone())?;
+
+    /// The merge of these or, with the same names, of what stands for them.
+    pub fn merge_of<'a>(
+        &self,
+        base: &'a dyn TensorSource,
+        experts: Vec<&'a dyn TensorSource>,
+        weights: &Weights,
+    ) -> Result<Merge<'a>> {
+        Merge::with(base, experts, self.method, weights.clone())
+    }
+
+    pub fn merge(&self, weights: &Weights) -> Result<Merge<'_>> {
+        let experts = self.experts.iter().map(|e| &e.folder.weights as &dyn TensorSource).collect();
+        self.merge_of(&self.base.folder.weights, experts, weights)
+    }
+
+    /// Where the merged model has channel projections.
+    pub fn placement(&self) -> Placement {
+        self.experts.iter().fold(self.base.placement, |placement, e| placement.max(e.placement))
+    }
+
+    /// T
+    fn timesteps(&self) -> Result<u32> {
+        let scheduler = self.base.folder.scheduler_config()?;
+        Ok(Schedule::from_json(&scheduler.path, &scheduler.map)?.timesteps() as u32)
+    }
+}
+
+pub fn run(args: &MergeArgs, global: &Global) -> Result<()> {
+    let inputs = Inputs::open(args)?;
+    let weights = args.weights(&inputs)?;
+    args.export.check(&weights)?;
+    let rows: Vec<&Weights> = match &weights {
+        MergeWeights::One(weights) => vec![weights],
+        MergeWeights::PerRange(rows) => rows.iter().map(|(_, weights)| weights).collect(),
+    };
+    let mut tensors = Vec::new();
+    for weights in &rows {
+        tensors = inputs.merge(weights)?.tensors().to_vec();
+    }
+    tensors.retain(|(name, _)| !(args.export.plain() && name.starts_with(PREFIX)));
     refuse_occupied(&args.out)?;
-    for input in std::iter::once(&base).chain(&experts) {
+    for input in std::iter::once(&inputs.base).chain(&inputs.experts) {
         input.folder.check_output(&args.out)?;
     }
-    let tensors = merge.tensors().to_vec();
     let parameters: u64 = tensors.iter().map(|(_, shape)| shape.iter().product::<u64>()).sum();
     let size = format!("{} parameters in {} tensors", grouped(parameters), tensors.len());
+    let models = match &weights {
+        MergeWeights::One(_) => String::new(),
+        MergeWeights::PerRange(rows) => format!("{} models, one for each timestep range, in ", rows.len()),
+    };
+    let what = format!("{} experts into {models}{}: {size}", inputs.experts.len(), args.out.display());
     if args.dry_run {
-        say!("would merge {} experts into {}: {size}", experts.len(), args.out.display())?;
-        return Ok(());
+        return say!("would merge {what}");
     }
     global.detail(format_args!("hashing the weights of base and experts"));
-    let about = provenance((method, &weights), &base, &experts)?;
-    let names = args.names.map_or(base.folder.weights.style(), Names::from);
-    let new = NewWeights { tensors: &tensors, names, metadata: Default::default(), about: Some(&about) };
-    let bar = global.progress(tensors.len() as u64, "merging", "tensors");
-    base.folder.write(&args.out, &new, |name| {
-        bar.inc(1);
-        merge.tensor(name)
-    })?;
-    bar.finish_and_clear();
-    say!("merged {} experts into {}: {size}", experts.len(), args.out.display())?;
-    if tensors.iter().any(|(name, _)| name.starts_with("adapter_list.")) {
+    let origins = Origins::of(&inputs)?;
+    let job = Job { args, global, inputs: &inputs, tensors: &tensors, origins };
+    let done = match &weights {
+        MergeWeights::One(weights) => job.write(&args.out, weights, Map::new())?,
+        MergeWeights::PerRange(rows) => job.write_ranges(rows)?,
+    };
+    say!("merged {what}")?;
+    if tensors.iter().any(|(name, _)| name.starts_with(PREFIX)) {
         global.note(format_args!(
-            "note: the model has channel projections (adapter_list.*); plain diffusers ignores them"
+            "note: the model has channel projections (adapter_list.*); plain diffusers ignores them, see --export plain"
         ));
     }
-    summarise(&weights, &merge.task_vectors())
+    done.change.map_or(Ok(()), |change| change.print())?;
+    if let MergeWeights::PerRange(rows) = &weights {
+        let last = rows.len() - 1;
+        let folders = args.out.join(format!("range_{{0..{last}}}"));
+        global.note(format_args!("sample them with --ensemble --experts {}, in this order", folders.display()));
+    }
+    summarise(&rows, &done.found)
+}
+
+/// A merge that is about to be written.
+struct Job<'a> {
+    args: &'a MergeArgs,
+    global: &'a Global,
+    inputs: &'a Inputs,
+    tensors: &'a [(String, Vec<u64>)],
+    origins: Origins,
+}
+
+/// What became of it.
+struct Done {
+    found: TaskVectors,
+    change: Option<Change>,
+}
+
+impl Job<'_> {
+    /// Writes the model of some weights; `own` begins what its deme.json says.
+    fn write(&self, out: &Path, weights: &Weights, own: Map<String, Value>) -> Result<Done> {
+        let Self { args, global, inputs, tensors, .. } = self;
+        let mut merge = inputs.merge(weights)?;
+        let mut about = own;
+        about.extend(self.origins.about(inputs.method, weights));
+        let placement = if args.export.plain() { inputs.placement() } else { Placement::None };
+        let plain = Plain::new(&inputs.base.config, placement, &mut |name| merge.tensor(name))?;
+        let change = match args.export.plain() {
+            true => Some(Change::measure(&args.export, inputs, weights, &plain, global)?),
+            false => None,
+        };
+        about.extend(change.iter().flat_map(Change::to_json));
+        let names = args.names.map_or(inputs.base.folder.weights.style(), Names::from);
+        let new = NewWeights { tensors, names, metadata: Default::default(), about: Some(&about) };
+        let bar = global.progress(tensors.len() as u64, "merging", "tensors");
+        inputs.base.folder.write(out, &new, |name| {
+            bar.inc(1);
+            plain.tensor(name, merge.tensor(name)?)
+        })?;
+        bar.finish_and_clear();
+        Ok(Done { found: merge.task_vectors(), change })
+    }
+
+    /// A folder of models that is there whole or not at all.
+    fn write_ranges(&self, rows: &[(Range<u32>, Weights)]) -> Result<Done> {
+        let folder = AtomicFolder::create(&self.args.out)?;
+        let mut done = None;
+        for (i, (own, weights)) in rows.iter().enumerate() {
+            let about = json!({ "kind": "merged for a range", "range": i, "timesteps": [own.start, own.end] });
+            let about = about.as_object().cloned().unwrap_or_default();
+            done = Some(self.write(&folder.path().join(format!("range_{i}")), weights, about)?);
+        }
+        folder.commit()?;
+        done.ok_or_else(|| Error::usage("there are no ranges", "give weights for one at least"))
+    }
 }
 
 /// Refuses an expert that computes something else than the base with the same weights.
@@ -215,50 +335,61 @@ fn refuse_occupied(out: &Path) -> Result<()> {
     Err(Error::usage(format!("{} exists already", out.display()), "name a new folder for --out, or move this one away"))
 }
 
-/// deme.json: what was merged, by path and hash.
-fn provenance((method, weights): (Method, &Weights), base: &Opened, experts: &[Opened]) -> Result<Map<String, Value>> {
-    let model = |opened: &Opened| -> Result<Value> {
-        let hashes = opened::hashes(opened.folder.weights.path())?;
-        let hashes: Vec<_> = hashes.into_iter().map(|(_, _, hash)| hash).collect();
-        Ok(json!({"path": opened.folder.dir, "sha256": hashes}))
-    };
-    let mut listed = Vec::new();
-    for (i, expert) in experts.iter().enumerate() {
-        let mut entry = model(expert)?;
-        // An arc has one weight, a soup none.
-        if weights.len() == experts.len() {
-            entry["weight"] = match weights.per() {
-                Per::Model => json!(weights.of("model").map(|w| w[i])),
-                Per::Block => weights.rows().map(|(block, w)| (block, json!(w[i]))).collect(),
-            };
-        }
-        listed.push(entry);
-    }
-    let mut about = json!({
-        "deme": env!("CARGO_PKG_VERSION"),
-        "command": "merge",
-        "formula": method.formula(),
-        "base": model(base)?,
-        "experts": listed,
-    });
-    match method {
-        Method::Task | Method::Soup => {}
-        Method::Ties { density, lambda } => (about["density"], about["lambda"]) = (json!(density), json!(lambda)),
-        Method::Dare { density, seed } => (about["density"], about["seed"]) = (json!(density), json!(seed)),
-        Method::Slerp => about["weight"] = json!(weights.of("model").map(|w| w[0])),
-    }
-    Ok(about.as_object().cloned().unwrap_or_default())
+/// Base and experts by path and hash.
+struct Origins {
+    base: Value,
+    experts: Vec<Value>,
 }
 
-/// A line an expert: weight, length of its task vector, its angle to the others.
-fn summarise(weights: &Weights, found: &TaskVectors) -> Result<()> {
+impl Origins {
+    fn of(inputs: &Inputs) -> Result<Self> {
+        let model = |opened: &Opened| -> Result<Value> {
+            let hashes = opened::hashes(opened.folder.weights.path())?;
+            let hashes: Vec<_> = hashes.into_iter().map(|(_, _, hash)| hash).collect();
+            Ok(json!({"path": opened.folder.dir, "sha256": hashes}))
+        };
+        Ok(Self { base: model(&inputs.base)?, experts: inputs.experts.iter().map(model).collect::<Result<_>>()? })
+    }
+
+    /// deme.json: what was merged.
+    fn about(&self, method: Method, weights: &Weights) -> Map<String, Value> {
+        let mut listed = self.experts.clone();
+        // An arc has one weight, a soup none.
+        if weights.len() == listed.len() {
+            for (i, entry) in listed.iter_mut().enumerate() {
+                entry["weight"] = match weights.per() {
+                    Per::Model => json!(weights.of("model").map(|w| w[i])),
+                    Per::Block | Per::Layer => weights.rows().map(|(block, w)| (block, json!(w[i]))).collect(),
+                };
+            }
+        }
+        let mut about = json!({
+            "deme": env!("CARGO_PKG_VERSION"),
+            "command": "merge",
+            "formula": method.formula(),
+            "base": self.base,
+            "experts": listed,
+        });
+        match method {
+            Method::Task | Method::Soup => {}
+            Method::Ties { density, lambda } => (about["density"], about["lambda"]) = (json!(density), json!(lambda)),
+            Method::Dare { density, seed } => (about["density"], about["seed"]) = (json!(density), json!(seed)),
+            Method::Slerp => about["weight"] = json!(weights.of("model").map(|w| w[0])),
+        }
+        about.as_object().cloned().unwrap_or_default()
+    }
+}
+
+/// A line an expert: its weights, length of its task vector, its angle to the others.
+fn summarise(rows: &[&Weights], found: &TaskVectors) -> Result<()> {
     let experts = found.norms.len();
     for (i, norm) in found.norms.iter().enumerate() {
         let row = found.cosines.iter().skip(i * experts).take(experts);
         let cosines: Vec<String> = row.map(|c| format!("{c:+.3}")).collect();
-        let weight: Vec<String> = weights.rows().filter_map(|(_, w)| w.get(i)).map(f64::to_string).collect();
+        let all = rows.iter().filter(|weights| weights.len() == experts).flat_map(|weights| weights.rows());
+        let weight: Vec<String> = all.filter_map(|(_, w)| w.get(i)).map(f64::to_string).collect();
         // An arc has one weight, a soup none.
-        let weight = if weights.len() == experts { format!("weight {}, ", weight.join(" ")) } else { String::new() };
+        let weight = if weight.is_empty() { weight.concat() } else { format!("weight {}, ", weight.join(" ")) };
         say!("expert {i}: {weight}|tau| {norm:.6}, cosines {}", cosines.join(" "))?;
     }
     Ok(())

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod doctor;
 pub mod eval;
 mod eval_fid;
+mod export;
 mod features;
 pub mod finetune;
 pub mod inspect;
@@ -23,6 +24,7 @@ pub mod terminal;
 pub mod train;
 pub mod training;
 pub mod tune;
+mod weights_file;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use serde::Serialize;

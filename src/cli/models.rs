@@ -55,19 +55,16 @@ pub fn open_with_experts(dir: &Path, expert_dirs: &[PathBuf]) -> Result<(Pretrai
             return Err(Error::format(&expert.folder.dir, "configuration", problem, hint));
         }
     }
-    if !experts.iter().any(|e| e.has_projections) {
-        return Ok((model, experts));
-    }
-    let experts = experts.into_iter().map(Pretrained::with_projections).collect::<Result<_>>()?;
-    Ok((model.with_projections()?, experts))
+    let placement = experts.iter().fold(model.placement, |p, e| p.max(e.placement));
+    let experts = experts.into_iter().map(|e| e.with_projections(placement)).collect::<Result<_>>()?;
+    Ok((model.with_projections(placement)?, experts))
 }
 
-/// Whose timesteps are whose: as the experts' deme.json say, or even ranges where one has none.
-fn ranges_of(model: &Pretrained, experts: &[Pretrained]) -> Result<Ranges> {
-    let total = model.schedule.timesteps() as u32;
+/// Whose of `total` timesteps are whose: as the experts' deme.json say, or even ranges where one has none.
+pub fn ranges_of(total: u32, experts: &[&Path]) -> Result<Ranges> {
     let mut own = Vec::new();
     for expert in experts {
-        let about = expert.folder.dir.join(ABOUT);
+        let about = expert.join(ABOUT);
         let map = if about.is_file() { json::read_object(&about)? } else { Map::new() };
         let number =
             |i: usize| map.get("timesteps").and_then(|t| t.get(i)?.as_u64()).and_then(|t| u32::try_from(t).ok());
@@ -76,6 +73,8 @@ fn ranges_of(model: &Pretrained, experts: &[Pretrained]) -> Result<Ranges> {
     if own.is_empty() || own.len() < experts.len() {
         return Ranges::even(total, experts.len().max(1) as u32);
     }
+    // Several checkpoints of an expert have one range.
+    own.dedup();
     let cuts: Vec<u32> = std::iter::once(own[0].0).chain(own.iter().map(|range| range.1)).collect();
     if own.windows(2).all(|pair| pair[0].1 == pair[1].0)
         && let Ok(ranges) = Ranges::cut(total, &cuts)
@@ -90,7 +89,12 @@ fn ranges_of(model: &Pretrained, experts: &[Pretrained]) -> Result<Ranges> {
 impl Judged {
     pub fn open(args: &ModelArgs) -> Result<Self> {
         let (model, experts) = open_with_experts(&args.model, &args.experts)?;
-        let ranges = ranges_of(&model, &experts)?;
+        let dirs: Vec<&Path> = experts.iter().map(|e| e.folder.dir.as_path()).collect();
+        let ranges = ranges_of(model.schedule.timesteps() as u32, &dirs)?;
+        if ranges.len() as usize != experts.len().max(1) {
+            let message = format!("{} experts for {} timestep ranges", experts.len(), ranges.len());
+            return Err(Error::usage(message, "an ensemble has one expert for each range"));
+        }
         Ok(Self { model, experts, ranges })
     }
 

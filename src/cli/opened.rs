@@ -7,22 +7,23 @@ use crate::error::{Error, Result};
 use crate::io::folder::ModelFolder;
 use crate::io::{hash, json};
 use crate::model::config::UNetConfig;
+use crate::model::projections::Placement;
 use crate::model::tensors;
 
 pub struct Opened {
     pub folder: ModelFolder,
     pub config: UNetConfig,
-    /// Whether the weights hold channel projections.
-    pub projections: bool,
+    /// Where the weights have channel projections.
+    pub placement: Placement,
 }
 
 impl Opened {
     pub fn open(dir: &Path) -> Result<Self> {
         let folder = ModelFolder::open(dir)?;
         let config = UNetConfig::from_json(&folder.unet_config.path, &folder.unet_config.map)?;
-        let projections = tensors::has_projections(&folder.weights);
-        tensors::check(&folder.weights, &tensors::expected(&config, projections))?;
-        Ok(Self { folder, config, projections })
+        let placement = Placement::of(&config, &folder.weights);
+        tensors::check(&folder.weights, &tensors::expected(&config, placement))?;
+        Ok(Self { folder, config, placement })
     }
 }
 

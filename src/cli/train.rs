@@ -23,6 +23,7 @@ use crate::io::folder::{JsonFile, ModelFolder};
 use crate::io::json as json_file;
 use crate::io::source::{Canonical, InMemory};
 use crate::model::config::UNetConfig;
+use crate::model::projections::Placement;
 use crate::model::{init, tensors};
 use crate::train::run_folder::Part;
 
@@ -112,7 +113,7 @@ pub fn run(args: &TrainArgs, global: &Global) -> Result<()> {
     training::run(Request {
         global,
         model: &model,
-        start: StartModel::new(&model, false)?,
+        start: StartModel::new(&model, Placement::None)?,
         ranges,
         parts: vec![(Part::Whole, objective)],
         data: &args.data,
@@ -153,7 +154,7 @@ impl TrainArgs {
         let folder = match given {
             Some(init) => init.with_configs(arch, scheduler),
             None => {
-                let first = init::weights(&tensors::expected(&config, false), self.training.seed);
+                let first = init::weights(&tensors::expected(&config, Placement::None), self.training.seed);
                 let weights = Canonical::new(Box::new(InMemory::new("the first weights", first)?))?;
                 ModelFolder::made(arch, scheduler, weights)
             }

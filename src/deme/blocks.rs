@@ -1,4 +1,4 @@
-//! Which weights of a merge share one weight per expert: all of the model, or those of a block of the network.
+//! Which weights of a merge share one weight per expert: all of the model, or those of a block or a layer of the network.
 //! Called by `judge` and `merge`.
 
 use crate::nn::ParamLayout;
@@ -9,6 +9,7 @@ use std::ops::Range;
 pub enum Per {
     Model,
     Block,
+    Layer,
 }
 
 /// A run of elements of a slab that belong to one block.
@@ -31,16 +32,33 @@ pub fn block_of(tensor: &str) -> String {
     }
 }
 
+/// The layer: a residual layer, an attention, a convolution between blocks, a projection; elsewhere what its name begins with.
+pub fn layer_of(tensor: &str) -> String {
+    let parts: Vec<&str> = tensor.split('.').collect();
+    let depth = match parts[0] {
+        "down_blocks" | "up_blocks" => 4,
+        "mid_block" => 3,
+        "adapter_list" => 2,
+        _ => 1,
+    };
+    parts[..depth.min(parts.len())].join(".")
+}
+
 impl Per {
     pub fn name(self) -> &'static str {
         match self {
             Self::Model => "model",
             Self::Block => "block",
+            Self::Layer => "layer",
         }
     }
 
     fn block(self, tensor: &str) -> String {
-        if self == Self::Block { block_of(tensor) } else { "model".into() }
+        match self {
+            Self::Model => "model".into(),
+            Self::Block => block_of(tensor),
+            Self::Layer => layer_of(tensor),
+        }
     }
 
     /// The blocks' names, in the order of their first tensors.
@@ -102,7 +120,10 @@ mod tests {
         let layout = ParamLayout::new(tensors).unwrap();
         let names = Per::Block.blocks(tensors.map(|(name, _)| name));
         assert_eq!(names, ["in", "down_blocks.0", "down_blocks.1", "up_blocks.0", "mid_block", "out"]);
-        for per in [Per::Model, Per::Block] {
+        let names = Per::Layer.blocks(tensors.map(|(name, _)| name));
+        assert_eq!(names[..4], ["conv_in", "time_embedding", "down_blocks.0.resnets.0", "down_blocks.1.resnets.0"]);
+        assert_eq!(names[4..], ["up_blocks.0.resnets.0", "mid_block.attentions.0", "conv_norm_out", "conv_out"]);
+        for per in [Per::Model, Per::Block, Per::Layer] {
             let segments = per.segments(&layout);
             for (slab, &elements) in layout.slabs.iter().enumerate() {
                 let ends = segments.iter().filter(|s| s.slab == slab).fold(0, |at, s| {
@@ -111,7 +132,7 @@ mod tests {
                 });
                 assert_eq!(ends, elements);
             }
-            let most = if per == Per::Model { layout.slabs.len() } else { 7 };
+            let most = if per == Per::Model { layout.slabs.len() } else { 10 };
             assert!(segments.len() <= most, "{segments:?}");
             for p in &layout.params {
                 let holds = |s: &&Segment| s.slab == p.slab && s.elements.contains(&p.offset);

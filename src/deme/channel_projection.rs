@@ -3,7 +3,9 @@
 
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::Result;
+use crate::io::source::TensorSource;
 use crate::kernels::channel_projection;
+use crate::model::projections::{PREFIX, Placement};
 use crate::model::tensors::{self, TensorSpec};
 use crate::model::unet::Projections;
 use crate::nn::ParamLayout;
@@ -17,23 +19,24 @@ pub struct StartModel<'a> {
     pub student: Projections,
     /// Whether the frozen start model has some that are not the identity.
     pub teacher: Projections,
-    /// Whether projections that the model lacked were asked for.
-    pub added: bool,
+    /// Where the experts have projections.
+    pub placement: Placement,
 }
 
 impl<'a> StartModel<'a> {
-    /// `add`: placement `all`, after every down, mid and up block. Projections that the model has are kept in any case.
-    pub fn new(model: &'a Pretrained, add: bool) -> Result<Self> {
-        let tensors = tensors::expected(&model.config, add || model.has_projections);
+    /// `asked`: where the experts train projections. Those that the model has are kept in any case.
+    pub fn new(model: &'a Pretrained, asked: Placement) -> Result<Self> {
+        let placement = model.placement.max(asked);
+        let tensors = tensors::expected(&model.config, placement);
         let layout = ParamLayout::new(tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())))?;
         let teacher = model.projections()?;
-        let student = if add { Projections::Run } else { teacher };
-        Ok(Self { model, tensors, layout, student, teacher, added: add })
+        let student = if asked == Placement::None { teacher } else { Projections::Run };
+        Ok(Self { model, tensors, layout, student, teacher, placement })
     }
 
     /// A tensor of the start, in the file's layout; a projection that the model lacks is the identity.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        let added = !self.model.has_projections && name.starts_with("adapter_list.");
+        let added = name.starts_with(PREFIX) && !self.model.folder.weights.contains(name);
         match self.tensors.iter().find(|t| added && t.name == name) {
             Some(spec) => Ok(channel_projection::identity(spec.shape[0] as u32)),
             None => self.model.read(name),

@@ -5,6 +5,7 @@ pub mod channel_projection;
 pub mod consistency;
 pub mod cuts;
 pub mod expert;
+pub mod fold;
 pub mod judge;
 pub mod merge;
 pub mod ranges;

@@ -8,13 +8,11 @@ use crate::io::folder::ModelFolder;
 use crate::io::source::TensorSource;
 use crate::kernels::channel_projection;
 use crate::model::config::UNetConfig;
+use crate::model::projections::{PREFIX, Placement};
 use crate::model::tensors::{self, TensorSpec};
 use crate::model::unet::Projections;
 use crate::nn::{ParamLayout, Role, Slabs};
 use std::path::Path;
-
-/// Names of channel projections begin so.
-const PROJECTION: &str = "adapter_list.";
 
 fn places(tensors: &[TensorSpec]) -> Result<ParamLayout> {
     ParamLayout::new(tensors.iter().map(|t| (t.name.as_str(), t.shape.as_slice())))
@@ -27,8 +25,8 @@ pub struct Pretrained {
     pub schedule: Schedule,
     pub tensors: Vec<TensorSpec>,
     pub layout: ParamLayout,
-    /// Whether there are `adapter_list.*` weights.
-    pub has_projections: bool,
+    /// Where it has channel projections.
+    pub placement: Placement,
 }
 
 impl Pretrained {
@@ -42,18 +40,19 @@ impl Pretrained {
         let config = UNetConfig::from_json(&folder.unet_config.path, &folder.unet_config.map)?;
         let scheduler = folder.scheduler_config()?;
         let schedule = Schedule::from_json(&scheduler.path, &scheduler.map)?;
-        let has_projections = tensors::has_projections(&folder.weights);
-        let tensors = tensors::expected(&config, has_projections);
+        let placement = Placement::of(&config, &folder.weights);
+        let tensors = tensors::expected(&config, placement);
         tensors::check(&folder.weights, &tensors)?;
         let layout = places(&tensors)?;
-        Ok(Self { folder, config, schedule, tensors, layout, has_projections })
+        Ok(Self { folder, config, schedule, tensors, layout, placement })
     }
 
-    /// The same model with channel projections; those that its file lacks are the identity.
-    pub fn with_projections(self) -> Result<Self> {
-        let tensors = tensors::expected(&self.config, true);
+    /// The same model with channel projections where `placement` has them too; those that its file lacks are the identity.
+    pub fn with_projections(self, placement: Placement) -> Result<Self> {
+        let placement = self.placement.max(placement);
+        let tensors = tensors::expected(&self.config, placement);
         let layout = places(&tensors)?;
-        Ok(Self { tensors, layout, has_projections: true, ..self })
+        Ok(Self { tensors, layout, placement, ..self })
     }
 
     /// The weights on the GPU, as its precision stores them; a value that is not finite is refused by the tensor's name.
@@ -65,7 +64,7 @@ impl Pretrained {
 
     /// One tensor in the file's layout.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
-        if name.starts_with(PROJECTION) && !self.folder.weights.contains(name) {
+        if name.starts_with(PREFIX) && !self.folder.weights.contains(name) {
             let channels = self.layout.find(name).map_or(0, |p| p.layout.file_shape()[0]);
             return Ok(channel_projection::identity(channels as u32));
         }
@@ -83,7 +82,7 @@ impl Pretrained {
 
     /// Whether the projections must run: skipped where there are none, or where all are the identity.
     pub fn projections(&self) -> Result<Projections> {
-        for t in self.tensors.iter().filter(|t| t.name.starts_with(PROJECTION)) {
+        for t in self.tensors.iter().filter(|t| t.name.starts_with(PREFIX)) {
             let c = t.shape[0] as usize;
             let identity = |(i, &v): (usize, &f32)| v == f32::from(u8::from(i / c == i % c));
             if !self.read(&t.name)?.iter().enumerate().all(identity) {

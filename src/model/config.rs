@@ -157,14 +157,6 @@ impl UNetConfig {
         (0..layers).map(|j| (if j == 0 { before } else { out }, if j == layers - 1 { next } else { out })).collect()
     }
 
-    /// Channels of the projections of placement `all`, in the order of `adapter_list`: after every down block, the mid
-    /// block and every up block, each seen after its down- or upsampler.
-    pub fn projection_channels(&self) -> Vec<u32> {
-        let down = self.block_out_channels.iter().copied();
-        let mid = self.mid_block.then(|| self.up_out(0));
-        down.clone().chain(mid).chain(down.rev()).collect()
-    }
-
     /// Training with dropout is not built; sampling and evaluation do not use it.
     pub fn check_trainable(&self, path: &Path) -> Result<()> {
         if self.dropout == 0.0 {

@@ -1,6 +1,7 @@
 //! First weights of a network that is trained from nothing: PyTorch's defaults, which diffusers' UNet2DModel leaves as they are
 //! (no layer begins as zero). Each number is a function of (seed, tensor, element). Called by `cli::train`.
 
+use super::projections::PREFIX;
 use super::tensors::TensorSpec;
 use crate::kernels::channel_projection;
 use crate::rng::{self, Purpose};
@@ -11,7 +12,7 @@ use crate::rng::{self, Purpose};
 /// norms begin as the identity (1 and 0), channel projections too.
 pub fn values(tensors: &[TensorSpec], index: usize, seed: u64) -> Vec<f32> {
     let spec = &tensors[index];
-    if spec.name.starts_with("adapter_list.") {
+    if spec.name.starts_with(PREFIX) {
         return channel_projection::identity(spec.shape[0] as u32);
     }
     let bias = spec.name.strip_suffix("bias");

@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod init;
+pub mod projections;
 pub mod tensors;
 pub mod unet;

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::config::{Block, TimeScaleShift, UNetConfig};
+use super::projections::Placement;
 use crate::error::{Error, Result};
 use crate::io::source::TensorSource;
 
@@ -21,8 +22,8 @@ impl TensorSpec {
 }
 
 /// Every tensor of the UNet, in the order of the state dict that diffusers makes (the mid block comes after the up
-/// blocks), then `adapter_list.N.weight` if `projections`.
-pub fn expected(config: &UNetConfig, projections: bool) -> Vec<TensorSpec> {
+/// blocks), then the channel projections of a placement.
+pub fn expected(config: &UNetConfig, placement: Placement) -> Vec<TensorSpec> {
     let mut list = List { tensors: Vec::new(), config };
     let widths = &config.block_out_channels;
     let first = widths[0];
@@ -64,17 +65,10 @@ pub fn expected(config: &UNetConfig, projections: bool) -> Vec<TensorSpec> {
     }
     list.norm("conv_norm_out", first);
     list.conv("conv_out", first, config.out_channels, 3);
-    if projections {
-        for (n, c) in config.projection_channels().into_iter().enumerate() {
-            list.push(format!("adapter_list.{n}.weight"), &[c, c, 1, 1]);
-        }
+    for place in placement.places(config) {
+        list.push(place.weight(), &[place.channels, place.channels, 1, 1]);
     }
     list.tensors
-}
-
-/// Whether a weight file holds channel projections.
-pub fn has_projections(source: &dyn TensorSource) -> bool {
-    source.names().iter().any(|n| n.starts_with("adapter_list."))
 }
 
 /// Compares a weight file with what the configuration asks for; the error names up to four tensors that are missing,
@@ -171,8 +165,8 @@ mod tests {
         UNetConfig::from_json(path, &parse_object(path, text.as_bytes()).unwrap()).unwrap()
     }
 
-    fn counts(text: &str, projections: bool) -> (usize, u64) {
-        let list = expected(&config(text), projections);
+    fn counts(text: &str, placement: Placement) -> (usize, u64) {
+        let list = expected(&config(text), placement);
         (list.len(), list.iter().map(TensorSpec::elements).sum())
     }
 
@@ -188,19 +182,11 @@ mod tests {
 
     #[test]
     fn counts_agree_with_the_published_files() {
-        assert_eq!(counts(CIFAR10, false), (328, 35_746_307));
-        assert_eq!(counts(CIFAR10, true), (328 + 9, 35_746_307 + 491_520));
-        assert_eq!(counts(LSUN, false), (450, 113_673_219));
-        assert_eq!(counts(LSUN, true), (450 + 13, 113_673_219 + 1_638_400));
-        assert_eq!(counts(EMOJI, false).1, 2_587_491);
-    }
-
-    #[test]
-    fn projections_follow_down_mid_up() {
-        assert_eq!(
-            config(LSUN).projection_channels(),
-            [128, 128, 256, 256, 512, 512, 512, 512, 512, 256, 256, 128, 128]
-        );
+        assert_eq!(counts(CIFAR10, Placement::None), (328, 35_746_307));
+        assert_eq!(counts(CIFAR10, Placement::All), (328 + 9, 35_746_307 + 491_520));
+        assert_eq!(counts(LSUN, Placement::None), (450, 113_673_219));
+        assert_eq!(counts(LSUN, Placement::All), (450 + 13, 113_673_219 + 1_638_400));
+        assert_eq!(counts(EMOJI, Placement::None).1, 2_587_491);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! projections where the weights have them. Called by `train`, `deme`, `eval` and `cli`.
 
 use super::config::{Block, DownsamplePadding, TimeScaleShift, UNetConfig};
+use super::projections::PREFIX;
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::kernels::conv2d::{Conv2dSpec, Padding};
@@ -11,7 +12,7 @@ use crate::recording::Tensor;
 /// Outputs of the parts, in order, for comparing block by block.
 pub type Trace<'a> = &'a mut dyn FnMut(&str, &Tensor);
 
-/// How the channel projections are run.
+/// How the channel projections that the weights have are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Projections {
     /// The weights have none, or all are the identity and frozen.
@@ -27,11 +28,11 @@ struct Counter {
 
 impl Counter {
     fn apply(&mut self, net: &mut Net, x: Tensor) -> Result<Tensor> {
-        let name = format!("adapter_list.{}.weight", self.next);
+        let name = format!("{PREFIX}{}.weight", self.next);
         self.next += 1;
         match self.run {
-            Projections::Skip => Ok(x),
-            Projections::Run => net.channel_projection(&name, &x),
+            Projections::Run if net.has(&name) => net.channel_projection(&name, &x),
+            Projections::Run | Projections::Skip => Ok(x),
         }
     }
 }

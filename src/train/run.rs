@@ -36,6 +36,9 @@ pub trait Watcher {
 
     /// Draws sample grids from the averaged weights.
     fn sample(&mut self, step: u64) -> Result<()>;
+
+    /// Writes the averaged weights as a model folder of their own.
+    fn export(&mut self, step: u64) -> Result<()>;
 }
 
 /// One expert's training, ready to run.
@@ -164,7 +167,7 @@ impl Job<'_> {
         Ok(line.as_object().cloned().unwrap_or_default())
     }
 
-    /// Held-out losses and sample grids, where they are due.
+    /// Held-out losses, sample grids and model folders, where they are due.
     fn look(&self, step: u64, (metrics, events): (&mut Log, &mut Events), watcher: &mut dyn Watcher) -> Result<()> {
         if due(self.settings.eval_every, step) {
             let held_out = watcher.evaluate(step)?;
@@ -174,6 +177,10 @@ impl Job<'_> {
         }
         if due(self.settings.sample_every, step) {
             watcher.sample(step)?;
+        }
+        // The last one is the run's result.
+        if due(self.settings.export_every, step) && (1..self.settings.steps).contains(&step) {
+            watcher.export(step)?;
         }
         Ok(())
     }

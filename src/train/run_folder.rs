@@ -6,6 +6,7 @@
 //! RUN/run.toml                         all settings, to be given to another run with --config
 //! RUN/expert_0/                        a diffusers folder, there once expert 0 is done
 //! RUN/expert_0_best/                   with --keep-best: the average with the lowest held-out loss so far
+//! RUN/expert_0_step_00001000/           with --export-every: the average after so many updates
 //! RUN/training/expert_0/step_00001200/ checkpoints
 //! RUN/training/expert_0/metrics.jsonl  timing.jsonl  events.out.tfevents.*  samples_00001000.png
 //! RUN/training/expert_0/tuning.json    the choices of kernels, by device: a run goes on with those that it began with
@@ -131,6 +132,11 @@ impl RunFolder {
     /// Where the average of a part with the lowest held-out loss is kept.
     pub fn best(&self, part: Part) -> PathBuf {
         self.root.join(format!("{}_best", part.folder()))
+    }
+
+    /// Where the average of a part after `step` updates is exported.
+    pub fn exported(&self, part: Part, step: u64) -> PathBuf {
+        self.root.join(format!("{}_step_{step:08}", part.folder()))
     }
 
     /// Checkpoints and logs of a part.

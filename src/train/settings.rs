@@ -71,10 +71,11 @@ pub struct Settings {
     pub ema: EmaSchedule,
     /// Images are mirrored half of the time.
     pub flip: bool,
-    /// Updates between lines of the log, held-out losses, sample grids and checkpoints; 0: never.
+    /// Updates between lines of the log, held-out losses, sample grids, model folders and checkpoints; 0: never.
     pub log_every: u64,
     pub eval_every: u64,
     pub sample_every: u64,
+    pub export_every: u64,
     pub save_every: u64,
     /// Checkpoints that stay.
     pub keep: usize,

@@ -2,17 +2,20 @@
 //! Called by `cli::run`.
 
 mod plot;
+mod report;
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::data::{DataArgs, Split, spread};
+use super::export::ExportArgs;
 use super::merge::{self, MergeArgs};
-use super::models::{open_with_experts, timestep_ranges};
+use super::models::{open_with_experts, ranges_of, timestep_ranges};
 use super::tune::{self, TuneArgs};
-use super::{Global, interrupt, opened, terminal::say};
+use super::{Global, interrupt, opened};
 use crate::data::dataset::Dataset;
 use crate::deme::blocks::Per;
 use crate::deme::judge::{Derivative, MergedLoss, Merger};
@@ -21,15 +24,17 @@ use crate::deme::search::{self, Candidate, Cma, Grid, Header, Method, Settings, 
 use crate::diffusion::denoising::{DenoisingLoss, LossSpec, Pair, Trial, stratified_pairs};
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Tuning};
+use crate::gpu::Gpu;
 use crate::io::atomic;
 use crate::io::hash::{self, Hash};
 use crate::io::lock;
 use crate::io::source::TensorSource;
+use crate::model::projections::Placement;
 use crate::model::unet::Projections;
 use crate::nn::{Role, Slabs};
 use crate::rng::{Purpose, stream};
 use crate::shader::Precision;
+use report::{Cost, Found};
 
 /// What the seed of fresh timesteps and noise differs by.
 const FRESH: u64 = 0x6672_6573_6800_0000;
@@ -48,7 +53,8 @@ pub struct SearchArgs {
     /// Which images judge the candidates; the others are left for reported figures
     #[arg(long, value_enum, default_value = "holdout-even")]
     split: Split,
-    /// One weight for each expert, or one for each expert and block of the network (N is then their product)
+    /// One weight for each expert; or one for each expert and block or layer of the network (N is then their product); or a search
+    /// for each expert's timestep range, judged there alone, for a merged model a range
     #[arg(long, value_enum, default_value = "model")]
     weights_per: PerName,
     /// How candidates are chosen
@@ -99,6 +105,10 @@ enum PerName {
     Model,
     /// Each down, mid and up block, and what is before and behind them
     Block,
+    /// Each residual layer, attention and convolution between blocks
+    Layer,
+    /// Each timestep range: as many searches as ranges, of one weight an expert each
+    Range,
 }
 
 /// How candidates are chosen.
@@ -135,8 +145,9 @@ impl MethodName {
 impl SearchArgs {
     fn per(&self) -> Per {
         match self.weights_per {
-            PerName::Model => Per::Model,
+            PerName::Model | PerName::Range => Per::Model,
             PerName::Block => Per::Block,
+            PerName::Layer => Per::Layer,
         }
     }
 
@@ -152,7 +163,54 @@ impl SearchArgs {
     }
 }
 
-/// What identifies a search: everything that a candidate's loss and the choice among candidates depend on.
+/// A search: over all timesteps, or those of a range.
+struct Part {
+    /// For its table and plot.
+    folder: PathBuf,
+    own: Option<Range<u32>>,
+    pairs: Vec<Pair>,
+    /// Of the same images, for the elite.
+    fresh: Vec<Pair>,
+}
+
+impl Part {
+    fn table(&self) -> PathBuf {
+        self.folder.join("table.jsonl")
+    }
+
+    fn open(&self, identity: &Value) -> Result<Table> {
+        let mut identity = identity.clone();
+        if let Some(own) = &self.own {
+            identity["timesteps"] = json!([own.start, own.end]);
+        }
+        std::fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder, "create"))?;
+        Table::open(&self.table(), &Header { identity: hash::of_bytes(identity.to_string().as_bytes()) })
+    }
+}
+
+impl SearchArgs {
+    fn parts(&self, model: &Pretrained, images: &[usize]) -> Result<Vec<Part>> {
+        let repeats = (self.pairs as usize).div_ceil(images.len());
+        let part = |folder, own, ranges: &[Range<usize>]| {
+            let [pairs, fresh] =
+                [self.seed, self.seed ^ FRESH].map(|seed| stratified_pairs(images, ranges, repeats, seed));
+            Part { folder, own, pairs, fresh }
+        };
+        if self.weights_per != PerName::Range {
+            let ranges = timestep_ranges(model, self.experts.len() as u32)?;
+            return Ok(vec![part(self.out.clone(), None, &ranges)]);
+        }
+        let dirs: Vec<&Path> = self.experts.iter().map(PathBuf::as_path).collect();
+        let ranges = ranges_of(model.schedule.timesteps() as u32, &dirs)?;
+        let of_range = |(i, own): (usize, Range<u32>)| {
+            let timesteps = own.start as usize..own.end as usize;
+            part(self.out.join(format!("range_{i}")), Some(own), &[timesteps])
+        };
+        Ok(ranges.iter().enumerate().map(of_range).collect())
+    }
+}
+
+/// What identifies a search, but for its timesteps: everything that a candidate's loss and the choice among candidates depend on.
 fn identity(
     args: &SearchArgs,
     settings: &Settings,
@@ -160,7 +218,7 @@ fn identity(
     dataset: &Dataset,
     images: &[usize],
     precision: Precision,
-) -> Result<Header> {
+) -> Result<Value> {
     let described = |m: &&Pretrained| -> Result<_> {
         let weights: Vec<_> = opened::hashes(m.folder.weights.path())?.into_iter().map(|(_, _, hash)| hash).collect();
         Ok(json!([weights, m.folder.unet_config.map, m.folder.scheduler_config()?.map]))
@@ -180,7 +238,7 @@ fn identity(
     if args.per() != Per::Model {
         identity["weights_per"] = json!(args.per().name());
     }
-    Ok(Header { identity: hash::of_bytes(identity.to_string().as_bytes()) })
+    Ok(identity)
 }
 
 pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
@@ -194,9 +252,7 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
     let dataset = args.data.open(&model, global)?;
     let mut images = args.split.images(&dataset)?;
     images = spread(&images, args.pairs as usize);
-    let repeats = (args.pairs as usize).div_ceil(images.len());
-    let ranges = timestep_ranges(&model, experts.len() as u32)?;
-    let [pairs, fresh] = [args.seed, args.seed ^ FRESH].map(|seed| stratified_pairs(&images, &ranges, repeats, seed));
+    let parts = args.parts(&model, &images)?;
     let merged = args.out.join("merged");
     if merged.exists() {
         let message = format!("{} exists: this search is done", merged.display());
@@ -210,27 +266,36 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
         input.folder.check_output(&merged)?;
     }
     let gpu = Gpu::open(&global.choice())?;
-    let header = identity(args, &settings, &models, &dataset, &images, gpu.precision())?;
+    let identity = identity(args, &settings, &models, &dataset, &images, gpu.precision())?;
     std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out, "create"))?;
     let _lock = lock::exclusive(&args.out)?;
-    let begun = args.out.join("table.jsonl").exists();
-    let mut table = Table::open(&args.out.join("table.jsonl"), &header)?;
+    let begun = parts.iter().any(|part| part.table().exists());
+    let mut tables = parts.iter().map(|part| part.open(&identity)).collect::<Result<Vec<_>>>()?;
     // Candidates are compared to the last digit: a search goes on with the kernels that it began with.
     let record = gpu.tuning_file(&args.out.join("tuning.json"));
     let candidates = if settings.method == Method::Grid { settings.grid.coarse(n).len() } else { settings.candidates };
-    let replays = (pairs.len() as u64).div_ceil(u64::from(args.batch)) * candidates as u64;
+    let replays = parts.iter().map(|part| (part.pairs.len() as u64).div_ceil(u64::from(args.batch))).sum::<u64>();
+    let replays = replays * candidates as u64;
     tune::resume(&gpu, &record, begun, &args.tune, global, replays)?;
-    if !table.rows.is_empty() {
-        global.note(format_args!("{} candidates are in the table already", table.rows.len()));
+    let judged: usize = tables.iter().map(|table| table.rows.len()).sum();
+    if judged > 0 {
+        global.note(format_args!("{judged} candidates are in the table already"));
     }
-    let mut judge = Judge::new(&gpu, args, &model, &experts, &dataset, pairs.len())?;
+    let mut judge = Judge::new(&gpu, args, &model, &experts, &dataset, parts[0].pairs.len())?;
     record.begin(&gpu.tuning())?;
-    let best = judge.search(args, &settings, n, [&pairs, &fresh], &mut table, global)?;
-    let cost = Cost { candidates: table.ranked(false).len(), passes: table.passes(), pairs: pairs.len() as u64 };
-    atomic::write(&args.out.join("search.svg"), plot::svg(&table, pairs.len() as u64, experts.len())?.as_bytes())?;
-    let weights = Weights::of_search(args.per(), &blocks, &best.w)?;
-    report(args, &table, (&best, &weights), &cost)?;
-    let weights_file = write_weights(args, (&best, &weights), &cost, &gpu.tuning())?;
+    let mut found = Vec::new();
+    for (part, table) in parts.iter().zip(&mut tables) {
+        let best = judge.search(args, &settings, n, [&part.pairs, &part.fresh], table, global)?;
+        let pairs = part.pairs.len() as u64;
+        let cost = Cost { candidates: table.ranked(false).len(), passes: table.passes(), pairs };
+        atomic::write(&part.folder.join("search.svg"), plot::svg(table, pairs, experts.len())?.as_bytes())?;
+        let weights = Weights::of_search(args.per(), &blocks, &best.w)?;
+        let own = part.own.clone();
+        let one = Found { own, best, weights, cost };
+        report::print(args, table, &one)?;
+        found.push(one);
+    }
+    let weights_file = report::write(args, &found, &gpu.tuning())?;
     let merge = MergeArgs {
         model: args.model.clone(),
         experts: args.experts.clone(),
@@ -242,17 +307,11 @@ pub fn run(args: &SearchArgs, global: &Global) -> Result<()> {
         seed: 0,
         out: merged,
         names: None,
+        weights_per: merge::WeightsPer::Model,
+        export: ExportArgs::default(),
         dry_run: false,
     };
     merge::run(&merge, global)
-}
-
-/// What a search took.
-struct Cost {
-    candidates: usize,
-    /// Of a pair: of the search, and of the elite with fresh noise.
-    passes: [u64; 2],
-    pairs: u64,
 }
 
 /// The models on the GPU, and what judges them.
@@ -277,7 +336,7 @@ impl<'a> Judge<'a> {
         let theta = Slabs::new(gpu, layout, Role::Theta)?;
         let read = |i: usize, name: &str| if i == 0 { model.read(name) } else { experts[i - 1].read(name) };
         let merger = Merger::new(gpu, layout, experts.len() as u32, args.per(), &read, &theta)?;
-        let projections = if model.has_projections { Projections::Run } else { Projections::Skip };
+        let projections = if model.placement == Placement::None { Projections::Skip } else { Projections::Run };
         let sides = [dataset.size(), dataset.size()];
         let spec = LossSpec { batch: args.batch.min(pairs as u32), sides, projections };
         let loss = DenoisingLoss::new(gpu, &model.config, &model.schedule, layout, &theta, spec)?;
@@ -336,58 +395,4 @@ impl<'a> Judge<'a> {
         bar.finish_and_clear();
         Ok(best)
     }
-}
-
-/// What was tried, what it cost, and who won.
-fn report(args: &SearchArgs, table: &Table, (best, weights): (&Candidate, &Weights), cost: &Cost) -> Result<()> {
-    let [searched, again] = cost.passes.map(|passes| passes * cost.pairs);
-    say!(
-        "{} candidates by {}: {searched} forward passes of an image, a backward pass counted as two",
-        cost.candidates,
-        args.method.word()
-    )?;
-    let short = |w: &[f64]| if args.per() == Per::Model { format!(", at w = {w:?}") } else { String::new() };
-    if best.fresh {
-        say!("the best of them and the base again, on fresh timesteps and noise, {again} forward passes:")?;
-        for row in table.ranked(true) {
-            let (loss, change) = (row.loss, row.difference);
-            say!("  {loss:.6}, against the base {change:+.6} ± {:.6}{}", row.difference_error, short(&row.w))?;
-        }
-    }
-    match args.per() {
-        Per::Model => say!("the best at w = {:?}", best.w)?,
-        Per::Block => {
-            say!("the best weights, block by block:")?;
-            for (block, w) in weights.rows() {
-                say!("  {block}: {w:?}")?;
-            }
-        }
-    }
-    let noise = if best.fresh { "loss on fresh noise" } else { "search loss" };
-    let pairs = cost.pairs;
-    let (loss, change) = (best.loss, best.difference);
-    say!("{noise} {loss:.6}, against the base {change:+.6} ± {:.6} ({pairs} pairs)", best.difference_error)
-}
-
-/// weights.json: the result in a form that scripts and `deme merge --weights-file` read.
-fn write_weights(
-    args: &SearchArgs,
-    (best, weights): (&Candidate, &Weights),
-    cost: &Cost,
-    tuning: &Tuning,
-) -> Result<PathBuf> {
-    let mut text = json!({
-        "weights": best.w, "loss": best.loss, "difference": best.difference,
-        "difference_error": best.difference_error, "fresh_noise": best.fresh, "method": args.method.word(),
-        "candidates": cost.candidates, "forward_passes": cost.passes[0] * cost.pairs,
-        "elite_forward_passes": cost.passes[1] * cost.pairs, "experts": args.experts, "model": args.model,
-        "tuning_sha256": tuning.sha256(),
-    });
-    if args.per() == Per::Block {
-        let (blocks, rows): (Vec<_>, Vec<_>) = weights.rows().unzip();
-        (text["weights"], text["blocks"]) = (json!(rows), json!(blocks));
-    }
-    let path = args.out.join("weights.json");
-    atomic::write(&path, format!("{text:#}\n").as_bytes())?;
-    Ok(path)
 }

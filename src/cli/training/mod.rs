@@ -28,6 +28,8 @@ use crate::gpu::Gpu;
 use crate::io::folder::{ABOUT, NewWeights, inside};
 use crate::io::hash::Hash;
 use crate::io::json as json_file;
+use crate::model::projections::Placement;
+use crate::model::unet::Projections;
 use crate::nn::Slabs;
 use crate::shader::Precision;
 use crate::train::feed::Feeder;
@@ -168,8 +170,14 @@ impl Plan<'_> {
                 return Err(Error::Interrupted { saved: format!("{part} is complete") });
             }
         }
-        if self.request.start.added {
-            global.note(format_args!("plain diffusers ignores the experts' channel projections (adapter_list.*)"));
+        if self.request.start.student == Projections::Run {
+            let folded = match self.request.start.placement {
+                Placement::Foldable => "folds them into it",
+                _ => "folds those of the up blocks into it and drops the others",
+            };
+            global.note(format_args!(
+                "plain diffusers ignores the channel projections (adapter_list.*); `deme merge --export plain` {folded}"
+            ));
         }
         match parts.as_slice() {
             [(Part::Whole, _)] => say!("the model is in {}", self.folder.model(Part::Whole).display()),
@@ -190,6 +198,7 @@ impl Plan<'_> {
         let state = TrainingState::start(gpu, layout, teacher, gpu.precision(), |name| start.read(name))?;
         let (held_out, samples) = (self.held_out(gpu, &state.ema)?, self.samples(gpu, &state.ema)?);
         let best = self.best(gpu, part, objective, state.ema.clone())?;
+        let export = self.export(gpu, part, objective, state.ema.clone());
         let mut trainer = Trainer::new(gpu, self.network(gpu.precision()), settings, objective, state)?;
         let numbers = [settings.seed, u64::from(part.number())];
         let (config, schedule) = (&model.config, &model.schedule);
@@ -211,6 +220,7 @@ impl Plan<'_> {
             dataset: &self.dataset,
             held_out,
             best,
+            export,
             samples,
             seed: settings.seed,
             images_per_update: settings.images_per_update(),
@@ -241,6 +251,20 @@ impl Plan<'_> {
             self.write(gpu, &out, (part, objective), &ema, made)
         };
         Ok(Some(Best { loss, write: Box::new(write) }))
+    }
+
+    /// Writes the averaged weights after so many updates as a folder of their own.
+    fn export<'b>(
+        &'b self,
+        gpu: &'b Gpu,
+        part: Part,
+        objective: &'b Expert,
+        ema: Slabs,
+    ) -> Box<dyn Fn(u64) -> Result<()> + 'b> {
+        Box::new(move |step| {
+            let made = Map::from_iter([("updates".into(), step.into())]);
+            self.write(gpu, &self.folder.exported(part, step), (part, objective), &ema, made)
+        })
     }
 
     /// Writes the averaged weights as a diffusers folder with deme.json beside them, which begins with what they are and how they

@@ -113,6 +113,9 @@ pub struct OutputArgs {
     /// Keep the averaged weights with the lowest held-out loss too, as a model folder of their own (expert_0_best, model_best)
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "true|false", help_heading = OUTPUT)]
     pub keep_best: bool,
+    /// Updates between model folders of the averaged weights (expert_0_step_00001000), to merge several of one expert; 0: never
+    #[arg(long, default_value_t = 0, value_name = "UPDATES", help_heading = OUTPUT)]
+    pub export_every: u64,
     /// Updates between sample grids; 0: never
     #[arg(long, default_value_t = 1000, help_heading = OUTPUT)]
     pub sample_every: u64,
@@ -226,6 +229,7 @@ impl TrainingArgs {
             log_every: output.log_every,
             eval_every: if held_out { output.eval_every } else { 0 },
             sample_every: output.sample_every,
+            export_every: output.export_every,
             save_every: output.save_every,
             keep: output.keep as usize,
         }

@@ -45,6 +45,8 @@ pub struct Screen<'a> {
     pub dataset: &'a Dataset,
     pub held_out: Option<HeldOut>,
     pub best: Option<Best<'a>>,
+    /// Writes the averaged weights after so many updates as a model folder.
+    pub export: Box<dyn Fn(u64) -> Result<()> + 'a>,
     pub samples: Option<Samples>,
     pub seed: u64,
     pub images_per_update: u64,
@@ -105,6 +107,10 @@ impl Watcher for Screen<'_> {
             best.loss = total.loss;
         }
         serde_json::to_value(&report).map_err(|e| Error::shape("held-out loss", e.to_string()))
+    }
+
+    fn export(&mut self, step: u64) -> Result<()> {
+        (self.export)(step)
     }
 
     fn sample(&mut self, step: u64) -> Result<()> {

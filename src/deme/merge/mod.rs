@@ -9,11 +9,9 @@ mod weights;
 
 use crate::error::{Error, Result};
 use crate::io::source::{Dtype, TensorInfo, TensorSource};
+use crate::model::projections::PREFIX;
 pub use methods::Method;
 pub use weights::Weights;
-
-/// Channel projections, `adapter_list.N.weight` [C, C, 1, 1]: a model without them has identities.
-const PROJECTION: &str = "adapter_list.";
 
 /// A merge whose inputs have been checked against each other; nothing but headers has been read.
 pub struct Merge<'a> {
@@ -56,7 +54,7 @@ impl<'a> Merge<'a> {
             tensors.push((name.clone(), base.info(name)?.shape.clone()));
         }
         for expert in &experts {
-            for name in expert.names().iter().filter(|n| n.starts_with(PROJECTION)) {
+            for name in expert.names().iter().filter(|n| n.starts_with(PREFIX)) {
                 if !tensors.iter().any(|(known, _)| known == name) {
                     tensors.push((name.clone(), expert.info(name)?.shape.clone()));
                 }
@@ -130,7 +128,7 @@ fn check(source: &dyn TensorSource, tensors: &[(String, Vec<u64>)]) -> Result<()
     let fail = |name: &str, problem: String| Err(Error::format(source.path(), format!("tensor {name}"), problem, hint));
     for (name, shape) in tensors {
         if !source.contains(name) {
-            if name.starts_with(PROJECTION) {
+            if name.starts_with(PREFIX) {
                 continue;
             }
             return fail(name, "is missing, the base has it".into());
@@ -142,7 +140,7 @@ fn check(source: &dyn TensorSource, tensors: &[(String, Vec<u64>)]) -> Result<()
         if !matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64) {
             return fail(name, format!("has the type {dtype}, expected a floating-point type"));
         }
-        if name.starts_with(PROJECTION) && !matches!(shape[..], [c, k, 1, 1] if c == k) {
+        if name.starts_with(PREFIX) && !matches!(shape[..], [c, k, 1, 1] if c == k) {
             return fail(name, format!("is {shape:?}, expected the [C, C, 1, 1] of a projection"));
         }
     }

@@ -1,4 +1,4 @@
-//! The weights of a merge: one an expert, or one an expert and block. Called by `deme::merge`, `cli::merge` and `cli::search`.
+//! The weights of a merge: one an expert, or one an expert and block or layer. Called by `deme::merge`, `cli::merge` and `cli::search`.
 
 use crate::deme::blocks::Per;
 use crate::error::{Error, Result};
@@ -17,15 +17,15 @@ impl Weights {
         Self { per: Per::Model, blocks: Per::Model.blocks(["model"]), w: w.to_vec() }
     }
 
-    /// One row a block.
-    pub fn per_block(rows: Vec<(String, Vec<f64>)>) -> Result<Self> {
+    /// One row a block, or a layer.
+    pub fn by_block(per: Per, rows: Vec<(String, Vec<f64>)>) -> Result<Self> {
         let (blocks, rows): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
         if rows.iter().any(|row| row.len() != rows[0].len()) {
             let lengths: Vec<_> = rows.iter().map(Vec::len).collect();
             let message = format!("blocks have {lengths:?} weights");
             return Err(Error::usage(message, "give one weight for each expert in every block"));
         }
-        Ok(Self { per: Per::Block, blocks, w: rows.concat() })
+        Ok(Self { per, blocks, w: rows.concat() })
     }
 
     /// Those of a search, whose weights are `w`.
@@ -34,7 +34,7 @@ impl Weights {
             return Ok(Self::per_model(w));
         }
         let rows = blocks.iter().cloned().zip(w.chunks(w.len() / blocks.len().max(1)).map(<[f64]>::to_vec));
-        Self::per_block(rows.collect())
+        Self::by_block(per, rows.collect())
     }
 
     /// How many a block has.
