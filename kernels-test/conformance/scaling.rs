@@ -165,6 +165,10 @@ impl Watcher for Notes {
     fn sample(&mut self, _: u64) -> Result<()> {
         Ok(())
     }
+
+    fn export(&mut self, _: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 fn run(alone: &Alone, folder: &Path, stop_after: u64) -> (Result<()>, Notes) {
