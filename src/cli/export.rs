@@ -2,7 +2,8 @@
 //! images at hand by the denoising loss. Called by `cli::merge`.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -13,6 +14,7 @@ use super::models::timestep_ranges;
 use super::opened::Opened;
 use super::weights_file::MergeWeights;
 use super::{Global, terminal::say};
+use crate::data::dataset::Dataset;
 use crate::deme::fold::{Folded, Plain};
 use crate::deme::merge::{Merge, Weights};
 use crate::diffusion::denoising::{DenoisingLoss, LossSpec, Trial, stratified_pairs};
@@ -166,7 +168,7 @@ impl Change {
         say!("denoising loss of {} pairs, and against the first:", full.n)?;
         say!("  merged, with its projections  {:.6}", full.mean)?;
         for (what, (loss, change)) in
-            [("merged, then folded: written", plain), ("folded, then merged         ", folded_first)]
+            [("merged, then plain: written ", plain), ("plain, then merged          ", folded_first)]
         {
             say!("  {what}  {loss:.6}  {:+.8} ± {:.8}", change.mean, change.standard_error)?;
         }
@@ -185,16 +187,16 @@ struct Judge {
     /// Where the merged model has projections.
     placement: Placement,
     gpu: Gpu,
-    dataset: crate::data::dataset::Dataset,
+    dataset: Dataset,
     images: Vec<usize>,
     batch: u32,
-    ranges: Vec<std::ops::Range<usize>>,
+    ranges: Vec<Range<usize>>,
 }
 
 impl Judge {
-    fn open(args: &ExportArgs, data: &PathBuf, inputs: &Inputs, global: &Global) -> Result<Self> {
+    fn open(args: &ExportArgs, data: &Path, inputs: &Inputs, global: &Global) -> Result<Self> {
         let model = Pretrained::open(&inputs.base.folder.dir)?;
-        let data = DataArgs { data: data.clone(), tile: args.tile, holdout: args.holdout, on_bad: "fatal".into() };
+        let data = DataArgs { data: data.into(), tile: args.tile, holdout: args.holdout, on_bad: "fatal".into() };
         let dataset = data.open(&model, global)?;
         let split = if args.holdout.is_some() { Split::Holdout } else { Split::All };
         let images = spread(&split.images(&dataset)?, args.images as usize);
