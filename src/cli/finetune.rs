@@ -61,7 +61,7 @@ pub struct FinetuneArgs {
     /// Draw every timestep by itself, not half of them as mirror images
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "true|false", help_heading = METHOD)]
     pub no_antithetic: bool,
-    /// Where the experts get channel projections; diffusers ignores them, but `deme merge --export plain` folds the foldable
+    /// Where the experts get channel projections (plain diffusers ignores them; a plain export folds the foldable)
     #[arg(long, value_enum, default_value = "none", help_heading = METHOD)]
     #[serde(serialize_with = "word")]
     pub projection: ProjectionArg,

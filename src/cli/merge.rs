@@ -33,7 +33,7 @@ pub struct MergeArgs {
     /// The experts: diffusers folders of the same architecture
     #[arg(long, value_name = "DIR", required = true, num_args = 1..)]
     pub(super) experts: Vec<PathBuf>,
-    /// One weight an expert, in the experts' order, such as --weights=0.3,-0.2; with --weights-per range so for each range
+    /// One weight an expert, in the experts' order, such as --weights=0.3,-0.2; range after range if each has its own
     #[arg(long, value_name = "W", num_args = 1.., value_delimiter = ',')]
     pub(super) weights: Vec<f64>,
     /// The weights.json of a search instead: also weights for each block, layer or timestep range
