@@ -22,6 +22,8 @@ mod architecture;
 mod fuse;
 #[path = "host/half.rs"]
 mod half;
+#[path = "host/large.rs"]
+mod large;
 #[path = "host/initial.rs"]
 mod initial;
 #[path = "host/shaders.rs"]

@@ -25,6 +25,8 @@ mod export;
 mod finetune;
 #[path = "product/eval_fid.rs"]
 mod eval_fid;
+#[path = "product/large.rs"]
+mod large;
 #[path = "product/inspect.rs"]
 mod inspect;
 #[path = "product/kill.rs"]

@@ -26,6 +26,8 @@ pub enum Purpose {
     Initial = 12,
     /// Which elements DARE drops; index counts a tensor's elements, the sub-stream experts.
     MergeDrop = 13,
+    /// Where training images are cropped; index counts training samples.
+    DataCrop = 14,
 }
 
 /// The 64-bit stream number of a purpose and a sub-stream (an expert, a step, a repetition).

@@ -229,6 +229,35 @@ fn the_short_side_is_fitted_and_the_centre_kept() {
 }
 
 #[test]
+fn a_whole_image_has_its_centre_and_every_other_square() {
+    let dir = tempfile::tempdir().unwrap();
+    let thirds = RgbImage::from_fn(48, 16, |x, _| image::Rgb([[0, 100, 255][x as usize / 16]; 3]));
+    put(dir.path(), "b.png", &encoded(thirds, ImageFormat::Png));
+    // Resized to 16x32: rows brighter downwards.
+    let tall = RgbImage::from_fn(32, 64, |_, y| image::Rgb([y as u8 * 4; 3]));
+    put(dir.path(), "a.png", &encoded(tall, ImageFormat::Png));
+    let options = DatasetOptions { whole: true, on_bad: OnBad::Fatal, ..DatasetOptions::new(16, 3) };
+    let (whole, centres) = (Dataset::open(dir.path(), &options).unwrap(), open(dir.path(), 16));
+    assert_eq!([whole.room(0), whole.room(1)], [[0, 16], [32, 0]]);
+    assert_eq!([centres.room(0), centres.room(1)], [[0; 2]; 2]);
+    for i in 0..2 {
+        assert_eq!(whole.pixels_f32(i, true), centres.pixels_f32(i, true));
+    }
+    let crop = |i: usize, corner: [u32; 2], flip: bool| {
+        let mut out = vec![f32::NAN; 16 * 16 * 4];
+        whole.write_crop(i, corner, flip, &mut out);
+        out
+    };
+    assert!(crop(1, [0, 0], false).chunks(4).all(|p| p[..3] == [-1.0; 3]));
+    assert!(crop(1, [32, 0], false).chunks(4).all(|p| p[..3] == [1.0; 3]));
+    // One column of the middle third is left; mirrored it is the first one.
+    let edge = crop(1, [31, 0], true);
+    assert!(edge.chunks(64).all(|row| row[60] < 0.0 && row[..60].chunks(4).all(|p| p[0] == 1.0)));
+    let rows = |top: u32| crop(0, [0, top], false)[0];
+    assert!(rows(0) < rows(8) && rows(8) < rows(16));
+}
+
+#[test]
 fn jpeg_is_decoded_closely_and_turned_upright() {
     let smooth = RgbImage::from_fn(16, 16, |x, y| image::Rgb([x as u8 * 15, y as u8 * 15, 128]));
     let jpeg = encoded(smooth.clone(), ImageFormat::Jpeg);

@@ -11,6 +11,7 @@ use deme::nn::ParamLayout;
 use deme::recording::{Recording, Role};
 use deme::shader::{Access, Precision};
 use deme::shape::DType;
+use deme::train::feed::Augment;
 use deme::train::rate::RateSchedule;
 use deme::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 use deme::train::step::{self, Network};
@@ -32,13 +33,14 @@ fn recordings(precision: Precision) -> [Recording; 2] {
         seed: 0,
         steps: 1,
         batch: 4,
+        at_once: 4,
         accumulate: 1,
         adamw: AdamW { lr: 1e-4, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 },
         rate: RateSchedule::CONSTANT,
         clip: 1.0,
         scaling: LossScaling::DYNAMIC,
         ema: EmaSchedule { max_decay: 0.999, inv_gamma: 1.0, power: 0.75 },
-        flip: false,
+        augment: Augment::default(),
         log_every: 0,
         eval_every: 0,
         sample_every: 0,
@@ -53,6 +55,7 @@ fn recordings(precision: Precision) -> [Recording; 2] {
         student_projections: Projections::Skip,
         teacher_projections: Projections::Skip,
         precision,
+        recompute: false,
     };
     let timesteps =
         TimestepDraw { seed: 3, expert: 0, own: 0..500, total: 1000, p: 0.4, coin: Coin::MicroBatch, antithetic: true };
@@ -137,7 +140,7 @@ fn a_real_network_takes_about_half_the_memory_in_f16() {
     use deme::train::state;
     let model = Model::named("ddpm-cifar10").unwrap();
     let bytes = |precision: Precision, batch: u32| {
-        let [micro, update] = steps::training(&model, batch, 1.0, precision).unwrap().map(|r| r.recording);
+        let [micro, update] = steps::training(&model, batch, 1.0, precision, false).unwrap().map(|r| r.recording);
         let sample = steps::inference(&model, batch, true, precision).unwrap().recording;
         let weights = model.layout.bytes(precision.stored());
         let plans = |all: &[&Recording]| all.iter().map(|r| memory::plan_bytes(r).unwrap()).sum::<u64>();

@@ -61,7 +61,7 @@ fn others(jobs: &[Job]) -> Result<Job> {
     let called: HashSet<_> = jobs.iter().flat_map(|j| &j.whole.recording.ops).map(|op| op.card.word).collect();
     let mut ops = Vec::new();
     let model = Model::named(NETWORK)?;
-    let [micro, update] = steps::training(&model, IMAGES, 1.0, Precision::F32)?;
+    let [micro, update] = steps::training(&model, IMAGES, 1.0, Precision::F32, false)?;
     let mut all = Recording::new(NETWORK);
     for recorded in [steps::inference(&model, IMAGES, true, Precision::F32)?, micro, update] {
         let moved = |t: &Tensor| Tensor { buffer: BufferId(t.buffer.0 + all.buffers.len() as u32), ..*t };

@@ -14,7 +14,7 @@ use crate::recording::{Recording, Tensor};
 use crate::shader::Precision;
 use crate::shape::{DType, Shape, padded_channels};
 use crate::tape::Tape;
-use crate::train::feed::Feed;
+use crate::train::feed::{Augment, Feed};
 use crate::train::objective::{Loss, Objective, Pass};
 use crate::train::rate::RateSchedule;
 use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
@@ -80,12 +80,20 @@ pub fn images(elements: u64) -> Vec<f32> {
     (0..elements).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 0.999).collect()
 }
 
-/// A micro-batch and an update; with the frozen teacher where `lambda`, the weight of its loss, is not 0.
-pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) -> Result<[Recorded; 2]> {
+/// A micro-batch and an update; with the frozen teacher where `lambda`, the weight of its loss, is not 0. `recompute`: activations
+/// are made again in the backward pass.
+pub fn training(
+    model: &Model,
+    batch: u32,
+    lambda: f64,
+    precision: Precision,
+    recompute: bool,
+) -> Result<[Recorded; 2]> {
     let settings = Settings {
         seed: 0,
         steps: 0,
         batch,
+        at_once: batch,
         accumulate: 1,
         // Small, so that the weights stay where they are however often a step is repeated.
         adamw: AdamW { lr: 1e-6, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
@@ -93,7 +101,7 @@ pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) ->
         clip: 1.0,
         scaling: LossScaling::DYNAMIC,
         ema: EmaSchedule { max_decay: 0.9999, inv_gamma: 1.0, power: 0.75 },
-        flip: false,
+        augment: Augment::default(),
         log_every: 0,
         eval_every: 0,
         sample_every: 0,
@@ -108,6 +116,7 @@ pub fn training(model: &Model, batch: u32, lambda: f64, precision: Precision) ->
         student_projections: model.projections,
         teacher_projections: model.projections,
         precision,
+        recompute,
     };
     let objective = MeanSquared { lambda, timesteps: model.timesteps(batch) };
     let micro = step::micro(network, &settings, &objective)?;

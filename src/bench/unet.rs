@@ -64,11 +64,11 @@ fn bound(inputs: &[(Tensor, Vec<u32>)]) -> Vec<(Tensor, &[u32])> {
 }
 
 impl Stepper {
-    fn new(gpu: &Gpu, model: &Model, batch: u32, what: What) -> Result<Self> {
+    fn new(gpu: &Gpu, model: &Model, batch: u32, what: What, recompute: bool) -> Result<Self> {
         let plans = match what {
             What::Forward | What::Sample => vec![inference(gpu, model, batch, what == What::Sample)?],
-            What::Train => training(gpu, model, batch, 0.0)?,
-            What::TrainWithTeacher => training(gpu, model, batch, 1.0)?,
+            What::Train => training(gpu, model, batch, 0.0, recompute)?,
+            What::TrainWithTeacher => training(gpu, model, batch, 1.0, recompute)?,
         };
         Ok(Self { plans })
     }
@@ -125,8 +125,8 @@ fn inference(gpu: &Gpu, model: &Model, batch: u32, sample: bool) -> Result<Plann
     Ok((Plan::new(gpu, recording, &externals, &PlanOptions::default())?, inputs))
 }
 
-fn training(gpu: &Gpu, model: &Model, batch: u32, lambda: f64) -> Result<Vec<Planned>> {
-    let recorded = steps::training(model, batch, lambda, gpu.precision())?;
+fn training(gpu: &Gpu, model: &Model, batch: u32, lambda: f64, recompute: bool) -> Result<Vec<Planned>> {
+    let recorded = steps::training(model, batch, lambda, gpu.precision(), recompute)?;
     let mut externals = Externals::new();
     let state = TrainingState::start(gpu, &model.layout, lambda != 0.0, gpu.precision(), |name| model.read(name))?;
     state.bind(&mut externals);
@@ -171,16 +171,16 @@ const SAMPLE: f64 = 0.05;
 const PAIRS: f64 = 10.0;
 const MINUTE: f64 = 60.0;
 
-/// Times one step; with its profile where that is asked for.
+/// Times one step; with its profile where that is asked for. `recompute`: updates make activations again in the backward pass.
 pub fn run(
     gpu: &Gpu,
     model: &Model,
     batch: u32,
-    what: What,
+    (what, recompute): (What, bool),
     effort: Effort,
     profile: Option<By>,
 ) -> Result<(Row, Option<Profile>)> {
-    let mut stepper = Stepper::new(gpu, model, batch, what)?;
+    let mut stepper = Stepper::new(gpu, model, batch, what, recompute)?;
     stepper.steps(1)?;
     let once = stepper.steps(1)?;
     let steps = if effort.smoke { 1 } else { (SAMPLE / once).clamp(1.0, 64.0) as usize };
@@ -188,7 +188,9 @@ pub fn run(
     let hosts = repeat(Effort { smoke: effort.smoke, seconds: 0.0 }, || stepper.host())?;
     let case = format!("unet/{}/b{batch}", model.name);
     let weights = if model.is_random() { "random weights" } else { "" };
-    let notes = [what.note(), weights].into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>().join("; ");
+    let again = matches!(what, What::Train | What::TrainWithTeacher) && recompute;
+    let again = if again { "activations made again" } else { "" };
+    let notes = [what.note(), weights, again].into_iter().filter(|n| !n.is_empty()).collect::<Vec<_>>().join("; ");
     let row = Row {
         images_s: Some(f64::from(batch) / stats.median),
         memory_bytes: Some(gpu.counters().buffer_bytes.try_into().unwrap_or(0)),

@@ -20,7 +20,7 @@ use crate::diffusion::pretrained::Pretrained;
 use crate::error::{Error, Result};
 use crate::io::{atomic, json as json_file};
 use crate::model::projections::Placement;
-use crate::train::feed::Feeder;
+use crate::train::feed::{Augment, Feeder};
 use crate::train::rate::RateSchedule;
 use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 use crate::train::state::TrainingState;
@@ -106,11 +106,12 @@ impl CutsArgs {
             student_projections: start.student,
             teacher_projections: start.teacher,
             precision: gpu.precision(),
+            recompute: false,
         };
         let state = TrainingState::start(&gpu, &start.layout, false, gpu.precision(), |name| start.read(name))?;
         let mut trainer = Trainer::new(&gpu, network, &settings, &self.objective(buckets), state)?;
         let numbers = [self.seed, 0];
-        let feeder = Feeder::new(&model.config, &model.schedule, &dataset, numbers, self.batch, false)?;
+        let feeder = Feeder::new(&model.config, &model.schedule, &dataset, numbers, Augment::default())?;
         let bar = global.progress(count, "gradients", "micro-batches");
         let mut done = || {
             bar.inc(1);
@@ -146,6 +147,7 @@ impl CutsArgs {
             seed: self.seed,
             steps: 0,
             batch: self.batch,
+            at_once: self.batch,
             accumulate: self.accumulate,
             adamw: AdamW { lr: 0.0, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 },
             rate: RateSchedule::CONSTANT,
@@ -153,7 +155,7 @@ impl CutsArgs {
             // Without updates the scale stays where it is: one that leaves room above and below in f16.
             scaling: LossScaling { start: 1024.0, interval: 0 },
             ema: EmaSchedule { max_decay: 0.0, inv_gamma: 1.0, power: 0.75 },
-            flip: false,
+            augment: Augment::default(),
             log_every: 0,
             eval_every: 0,
             sample_every: 0,

@@ -31,6 +31,11 @@ pub struct DataArgs {
 impl DataArgs {
     /// The images at the model's size; those that were skipped are named.
     pub fn open(&self, model: &Pretrained, global: &Global) -> Result<Dataset> {
+        self.open_whole(model, global, false)
+    }
+
+    /// The same with what lies beside the centres, where `whole`.
+    pub fn open_whole(&self, model: &Pretrained, global: &Global, whole: bool) -> Result<Dataset> {
         let [h, w] = model.sides()?;
         if h != w {
             let message = format!("the model's pictures are {h}x{w}; training and judging need squares");
@@ -38,6 +43,7 @@ impl DataArgs {
         }
         let mut options = DatasetOptions::new(h, model.config.in_channels);
         options.tile = self.tile;
+        options.whole = whole;
         options.holdout = self.holdout;
         options.on_bad = if self.on_bad == "skip" { OnBad::Skip } else { OnBad::Fatal };
         let dataset = Dataset::open(&self.data, &options)?;

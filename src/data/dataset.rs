@@ -1,4 +1,5 @@
-//! All images of a source, fitted to the model and kept as bytes in memory, split into training and held-out ones.
+//! All images of a source, fitted to the model and kept as bytes in memory, split into training and held-out ones. Squares of the
+//! model's size, or as wide or high as the source has them, for crops that training draws.
 //! Called by `train`, `deme::search`, `eval` and `cli`.
 
 use std::path::{Path, PathBuf};
@@ -34,14 +35,16 @@ pub struct DatasetOptions {
     pub on_bad: OnBad,
     /// Some(k) keeps every k-th image (index % k == k - 1) out of training.
     pub holdout: Option<u32>,
+    /// Keep what lies beside the centre: the short side is `size`, the long one as long as it is.
+    pub whole: bool,
     /// Host memory for pixels.
     pub max_bytes: u64,
 }
 
 impl DatasetOptions {
-    /// No atlas, bad images skipped, nothing held out, 8 GiB.
+    /// No atlas, bad images skipped, nothing held out, centres alone, 8 GiB.
     pub fn new(size: u32, channels: u32) -> Self {
-        Self { size, channels, tile: None, on_bad: OnBad::Skip, holdout: None, max_bytes: 8 << 30 }
+        Self { size, channels, tile: None, on_bad: OnBad::Skip, holdout: None, whole: false, max_bytes: 8 << 30 }
     }
 
     fn check(&self) -> Result<()> {
@@ -70,11 +73,20 @@ pub struct Dataset {
     size: u32,
     channels: u32,
     holdout: Option<u32>,
-    names: Vec<Name>,
-    /// `[len, H, W, C]`.
+    images: Vec<Stored>,
+    /// `[H, W, C]` of all images.
     pixels: Vec<u8>,
     /// One sentence for each image that was left out.
     pub warnings: Vec<String>,
+}
+
+/// An image's name, and where its pixels begin.
+#[derive(Debug)]
+struct Stored {
+    name: Name,
+    at: usize,
+    width: u32,
+    height: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -100,7 +112,7 @@ impl Dataset {
         let mut loader = Loader {
             path: path.to_path_buf(),
             options,
-            loaded: Vec::new(),
+            images: Vec::new(),
             pixels: Vec::new(),
             warnings: Vec::new(),
             pending: Vec::new(),
@@ -120,18 +132,24 @@ impl Dataset {
             return Err(Error::shape("dataset", message));
         }
         let count = pixels.len() / options.image_len();
-        let names = (0..count).map(|i| Name { file: "memory".into(), part: Some(i as u32) }).collect();
-        Ok(Self { size, channels, holdout, names, pixels, warnings: Vec::new() })
+        let stored = |i: usize| Stored {
+            name: Name { file: "memory".into(), part: Some(i as u32) },
+            at: i * options.image_len(),
+            width: size,
+            height: size,
+        };
+        let images = (0..count).map(stored).collect();
+        Ok(Self { size, channels, holdout, images, pixels, warnings: Vec::new() })
     }
 
     /// Number of images, held-out ones included; at least 1.
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.images.len()
     }
 
     /// Never: a source without images is an error.
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.images.is_empty()
     }
 
     pub fn size(&self) -> u32 {
@@ -144,7 +162,7 @@ impl Dataset {
 
     /// The image's path below the source, and its number within a file that holds many.
     pub fn name(&self, i: usize) -> String {
-        self.names[i].to_string()
+        self.images[i].name.to_string()
     }
 
     /// Indices of the images to train on, ascending.
@@ -161,10 +179,15 @@ impl Dataset {
         self.holdout.is_some_and(|k| i % k as usize == k as usize - 1)
     }
 
-    /// Image `i` as bytes `[H, W, C]`.
+    /// Image `i` as bytes `[H, W, C]`, as it is kept.
     pub fn pixels_u8(&self, i: usize) -> &[u8] {
-        let len = (self.size * self.size * self.channels) as usize;
-        &self.pixels[i * len..(i + 1) * len]
+        let Stored { at, width, height, .. } = self.images[i];
+        &self.pixels[at..at + (width * height * self.channels) as usize]
+    }
+
+    /// Columns and rows of image `i` beyond the square.
+    pub fn room(&self, i: usize) -> [u32; 2] {
+        [self.images[i].width - self.size, self.images[i].height - self.size]
     }
 
     /// Image `i` as `[H, W, 4]` f32 in [-1, 1], mirrored if `flip`; see `write_pixels`.
@@ -174,14 +197,19 @@ impl Dataset {
         out
     }
 
-    /// Fills `out` `[H, W, 4]`: 2 (u / 255) - 1 in f32, bit for bit torchvision's ToTensor, Normalize(0.5, 0.5);
-    /// channels beyond the image's are 0.
+    /// Fills `out` `[H, W, 4]` with the centre: 2 (u / 255) - 1 in f32, bit for bit torchvision's ToTensor,
+    /// Normalize(0.5, 0.5); channels beyond the image's are 0.
     pub fn write_pixels(&self, i: usize, flip: bool, out: &mut [f32]) {
+        self.write_crop(i, self.room(i).map(|room| room / 2), flip, out);
+    }
+
+    /// The same with the square whose left column and top row are `corner`, within the image's room.
+    pub fn write_crop(&self, i: usize, [left, top]: [u32; 2], flip: bool, out: &mut [f32]) {
         let (size, channels) = (self.size as usize, self.channels as usize);
-        let image = self.pixels_u8(i);
+        let (image, width) = (self.pixels_u8(i), self.images[i].width as usize);
         for (at, pixel) in out.chunks_exact_mut(4).enumerate().take(size * size) {
-            let (y, x) = (at / size, at % size);
-            let from = (y * size + if flip { size - 1 - x } else { x }) * channels;
+            let (y, x) = (at / size + top as usize, at % size);
+            let from = (y * width + left as usize + if flip { size - 1 - x } else { x }) * channels;
             pixel.fill(0.0);
             for (value, &byte) in pixel.iter_mut().zip(&image[from..from + channels]) {
                 *value = 2.0 * (f32::from(byte) / 255.0) - 1.0;
@@ -194,8 +222,7 @@ impl Dataset {
 struct Loader<'a> {
     path: PathBuf,
     options: &'a DatasetOptions,
-    /// Name and slot in `pixels`.
-    loaded: Vec<(Name, usize)>,
+    images: Vec<Stored>,
     pixels: Vec<u8>,
     warnings: Vec<String>,
     pending: Vec<(Name, Vec<u8>)>,
@@ -232,7 +259,7 @@ impl Loader<'_> {
         let share = pending.len().div_ceil(threads).max(1);
         let options = self.options;
         let decoded: Vec<Vec<_>> = std::thread::scope(|scope| {
-            let work = |files: &[(Name, Vec<u8>)]| -> Vec<std::result::Result<Vec<u8>, String>> {
+            let work = |files: &[(Name, Vec<u8>)]| -> Vec<std::result::Result<Fitted, String>> {
                 files.iter().map(|(_, bytes)| decode::decode(bytes).and_then(|image| fitted(image, options))).collect()
             };
             let running: Vec<_> =
@@ -246,14 +273,14 @@ impl Loader<'_> {
             .try_for_each(|((name, _), pixels)| self.append(name, pixels))
     }
 
-    fn append(&mut self, name: Name, pixels: std::result::Result<Vec<u8>, String>) -> Result<()> {
-        match pixels {
-            Ok(pixels) => {
+    fn append(&mut self, name: Name, fitted: std::result::Result<Fitted, String>) -> Result<()> {
+        match fitted {
+            Ok(Fitted { pixels, width, height }) => {
                 if (self.pixels.len() + pixels.len()) as u64 > self.options.max_bytes {
                     let problem = format!("the images take more than {} bytes of memory", self.options.max_bytes);
                     return Err(Error::format(&self.path, name.to_string(), problem, "train on a part of them"));
                 }
-                self.loaded.push((name, self.loaded.len()));
+                self.images.push(Stored { name, at: self.pixels.len(), width, height });
                 self.pixels.extend_from_slice(&pixels);
                 Ok(())
             }
@@ -274,7 +301,7 @@ impl Loader<'_> {
     /// Sorts by path (records and tiles of one file stay in order) and checks that something is left.
     fn finish(mut self) -> Result<Dataset> {
         let DatasetOptions { size, channels, holdout, .. } = *self.options;
-        if self.loaded.is_empty() {
+        if self.images.is_empty() {
             let problem = match self.warnings.first() {
                 Some(first) => format!("none can be used ({} bad; the first: {first})", self.warnings.len()),
                 None => "there are none".into(),
@@ -282,20 +309,22 @@ impl Loader<'_> {
             let hint = "give a folder of PNG, JPEG or WebP files, a tar archive of them, CIFAR-10's .bin files, or an atlas with --tile";
             return Err(Error::format(&self.path, "images", problem, hint));
         }
-        self.loaded.sort_by(|(a, _), (b, _)| source::by_path(&a.file, &b.file));
-        let len = self.options.image_len();
-        let moved = self.loaded.iter().enumerate().any(|(i, &(_, slot))| i != slot);
-        let pixels = match moved {
-            true => {
-                self.loaded.iter().flat_map(|&(_, slot)| &self.pixels[slot * len..(slot + 1) * len]).copied().collect()
-            }
-            false => self.pixels,
-        };
-        let names = self.loaded.into_iter().map(|(name, _)| name).collect();
-        Ok(Dataset { size, channels, holdout, names, pixels, warnings: self.warnings })
+        self.images.sort_by(|a, b| source::by_path(&a.name.file, &b.name.file));
+        Ok(Dataset { size, channels, holdout, images: self.images, pixels: self.pixels, warnings: self.warnings })
     }
 }
 
-fn fitted(image: RgbImage, options: &DatasetOptions) -> std::result::Result<Vec<u8>, String> {
-    Ok(decode::to_channels(&decode::fit(image, options.size)?, options.channels))
+/// An image as it is kept.
+#[derive(Clone)]
+struct Fitted {
+    pixels: Vec<u8>,
+    width: u32,
+    height: u32,
+}
+
+fn fitted(image: RgbImage, options: &DatasetOptions) -> std::result::Result<Fitted, String> {
+    let fit = if options.whole { decode::shorten } else { decode::fit };
+    let image = fit(image, options.size)?;
+    let (width, height) = image.dimensions();
+    Ok(Fitted { pixels: decode::to_channels(&image, options.channels), width, height })
 }

@@ -21,6 +21,12 @@ impl Order {
         permute(self.seed, rng::stream(Purpose::DataOrder, self.sub), draw / count, draw % count, count)
     }
 
+    /// Where that draw is cropped: a corner in 0..=room on each axis, from a stream of its own.
+    pub fn corner(&self, draw: u64, room: [u32; 2]) -> [u32; 2] {
+        let words = rng::philox(self.seed, rng::stream(Purpose::DataCrop, self.sub), draw);
+        [0, 1].map(|axis| (u64::from(words[axis]) * (u64::from(room[axis]) + 1) >> 32) as u32)
+    }
+
     /// Whether that draw is mirrored: a fair coin of its own stream.
     pub fn flip(&self, draw: u64) -> bool {
         rng::philox(self.seed, rng::stream(Purpose::DataFlip, self.sub), draw)[0] >> 31 == 1
@@ -93,6 +99,20 @@ mod tests {
         assert!((4750..=5250).contains(&heads), "{heads}");
         assert_ne!(flips(1, 0), flips(2, 0));
         assert_ne!(flips(1, 0), flips(1, 1));
+    }
+
+    #[test]
+    fn corners_are_spread_over_the_room_and_follow_seed_and_expert() {
+        let corners = |seed, sub| (0..10_000).map(|i| Order { seed, sub, count: 1 }.corner(i, [4, 0])).collect::<Vec<_>>();
+        let mut hits = [0u32; 5];
+        for [x, y] in corners(1, 0) {
+            hits[x as usize] += 1;
+            assert_eq!(y, 0);
+        }
+        // 2000 expected, standard deviation 40: five of them.
+        assert!(hits.iter().all(|h| (1800..=2200).contains(h)), "{hits:?}");
+        assert_ne!(corners(1, 0), corners(2, 0));
+        assert_ne!(corners(1, 0), corners(1, 1));
     }
 
     /// Pinned: a change here silently changes every resumed run.

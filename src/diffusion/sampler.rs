@@ -168,6 +168,11 @@ impl Sampler {
         Ok(self.plan.own_bytes()? + self.start.own_bytes()?)
     }
 
+    /// Images of a trajectory.
+    pub fn batch(&self) -> u32 {
+        self.spec.batch
+    }
+
     /// x_0 of a batch, [N, H, W, padded C], before any rounding. `on_step` is called after each step is submitted; its
     /// error stops the trajectory.
     pub fn sample(

@@ -50,11 +50,21 @@ fn passes(op: &Op) -> u64 {
     taken.map(|windows| windows.starts.len() as u64).max().unwrap_or(1)
 }
 
-/// Bytes that a plan of this recording takes beside external storage: activations, inputs with their staging, params.
+/// Bytes that a plan of this recording takes beside external storage.
 pub fn plan_bytes(recording: &Recording) -> Result<u64> {
+    Ok(transient_bytes(recording)? + host_bytes(recording))
+}
+
+/// Of these, those of activations.
+pub fn transient_bytes(recording: &Recording) -> Result<u64> {
+    Ok(assign(recording)?.transient_bytes())
+}
+
+/// Of these, those that the host writes: inputs with their staging, params of ops.
+pub fn host_bytes(recording: &Recording) -> u64 {
     let staged = 4 * inputs(recording).1 * (1 + STAGING_SLOTS as u64);
     let passes: u64 = recording.ops.iter().map(passes).sum();
-    Ok(assign(recording)?.transient_bytes() + staged + PARAMS_STRIDE * passes.max(1))
+    staged + PARAMS_STRIDE * passes.max(1)
 }
 
 /// Bytes of the buffer through which `largest` bytes are read back.

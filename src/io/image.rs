@@ -69,23 +69,28 @@ fn on_white(image: DynamicImage) -> RgbImage {
     })
 }
 
-/// Resizes the short side to `size` (antialiased triangle filter; untouched where it fits already), then crops the centre.
+/// Resizes the short side to `size`, then crops the centre.
 pub fn fit(image: RgbImage, size: u32) -> Result<RgbImage, String> {
+    let image = shorten(image, size)?;
+    if image.dimensions() == (size, size) {
+        return Ok(image);
+    }
+    let (left, top) = ((image.width() - size) / 2, (image.height() - size) / 2);
+    Ok(imageops::crop_imm(&image, left, top, size, size).to_image())
+}
+
+/// Resizes the short side to `size` (antialiased triangle filter; untouched where it fits already).
+pub fn shorten(image: RgbImage, size: u32) -> Result<RgbImage, String> {
     let (width, height) = image.dimensions();
     let (short, long) = (width.min(height), width.max(height));
     if long > short.saturating_mul(MAX_ASPECT) {
         return Err(format!("{width}x{height} is too long and thin (more than {MAX_ASPECT} to 1)"));
     }
     let scaled = |side: u32| (u64::from(side) * u64::from(size) / u64::from(short)) as u32;
-    let image = match short == size {
+    Ok(match short == size {
         true => image,
         false => imageops::resize(&image, scaled(width), scaled(height), FilterType::Triangle),
-    };
-    if image.dimensions() == (size, size) {
-        return Ok(image);
-    }
-    let (left, top) = ((image.width() - size) / 2, (image.height() - size) / 2);
-    Ok(imageops::crop_imm(&image, left, top, size, size).to_image())
+    })
 }
 
 /// RGB to `channels` bytes a pixel (3, or 1 by Rec. 601 luma, which leaves grey as it is).

@@ -161,6 +161,7 @@ impl UNetConfig {
         if i + 1 < self.up_blocks.len() {
             x = kernels::resample::upsample_nearest(net.tape, &x)?;
             x = net.conv(&format!("{block}.upsamplers.0.conv"), &x, SAME)?;
+            net.tape.rec.cut();
         }
         Ok(x)
     }

@@ -89,8 +89,11 @@ impl Net<'_> {
         kernels::group_norm::group_norm(self.tape, x, &gamma, &beta, norm.groups, norm.eps, silu)
     }
 
-    fn scaled(&mut self, x: Tensor, output_scale: f32) -> Result<Tensor> {
-        if output_scale == 1.0 { Ok(x) } else { kernels::pointwise::scale(self.tape, &x, 1.0 / output_scale) }
+    /// Divides a layer's output. Of what the layer made, only this need stay for the backward pass.
+    fn end(&mut self, x: Tensor, output_scale: f32) -> Result<Tensor> {
+        let y = if output_scale == 1.0 { x } else { kernels::pointwise::scale(self.tape, &x, 1.0 / output_scale)? };
+        self.tape.rec.cut();
+        Ok(y)
     }
 
     /// ResnetBlock2D: (shortcut(x) + conv2(silu(norm2(conv1(silu(norm1 x)) + time)))) / output_scale.
@@ -120,7 +123,7 @@ impl Net<'_> {
             *x
         };
         let y = kernels::pointwise::add(self.tape, &x, &h)?;
-        self.scaled(y, spec.output_scale)
+        self.end(y, spec.output_scale)
     }
 
     /// Self-attention over pixels: (x + to_out(attention(q, k, v of norm(x)))) / output_scale.
@@ -145,7 +148,7 @@ impl Net<'_> {
         let o = kernels::attention::attention(self.tape, &q, &k, &v, heads, None)?;
         let o = self.linear(&format!("{name}.to_out.0"), &o)?.reshape("attention", x.shape)?;
         let y = kernels::pointwise::add(self.tape, x, &o)?;
-        self.scaled(y, output_scale)
+        self.end(y, output_scale)
     }
 
     /// The channel projection of the paper: y = P x per pixel, P starting as the identity.

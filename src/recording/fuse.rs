@@ -58,6 +58,9 @@ impl Recording {
                 self.ops[at] = op;
             }
         }
+        for cut in &mut self.cuts {
+            *cut -= dropped[..*cut].iter().filter(|&&d| d).count();
+        }
         let mut dropped = dropped.into_iter();
         self.ops.retain(|_| !dropped.next().unwrap_or_default());
         self

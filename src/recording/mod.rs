@@ -3,6 +3,7 @@
 
 pub mod cost;
 mod fuse;
+mod recompute;
 
 use crate::error::{Error, Result};
 use crate::shader::card::{Access, Card, Params, Precision};
@@ -111,6 +112,8 @@ pub struct Recording {
     pub precision: Precision,
     /// Whether gradients are being recorded: the tape says so.
     pub backward: bool,
+    /// Where parts of the forward pass end, in op numbers; the last is where the gradients begin.
+    pub cuts: Vec<usize>,
 }
 
 impl Recording {
@@ -178,6 +181,12 @@ impl Recording {
     pub fn absent(&mut self) -> Tensor {
         let buffer = self.external(ZERO_KEY, ZERO_ELEMENTS);
         Tensor { buffer, offset: 0, shape: Shape::new([ZERO_ELEMENTS as u32]) }
+    }
+
+    /// Ends a part of the forward pass: networks call it between layers, the tape where gradients begin. What `recomputed` makes
+    /// again is what lives within a part.
+    pub fn cut(&mut self) {
+        self.cuts.push(self.ops.len());
     }
 
     /// Marks a transient tensor as readable after the run.

@@ -82,6 +82,7 @@ impl Tape {
     /// Appends the gradient ops for the given (output, dL/d(output)) pairs.
     pub fn backward(mut self, seeds: &[(Tensor, Tensor)]) -> Result<(Recording, Gradients)> {
         let mut gradients = Gradients { of: HashMap::new() };
+        self.rec.cut();
         self.rec.backward = true;
         for (y, dy) in seeds {
             self.add(&mut gradients, y, Contribution::Whole(*dy))?;

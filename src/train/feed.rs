@@ -1,5 +1,5 @@
-//! What the host gives to a micro-batch: images, noise key, coefficients and embeddings, each a function of the
-//! micro-batch's number. Called by `run` and the training tests.
+//! What the host gives to a micro-batch, or a part of it: images, noise key, coefficients and embeddings, each a function of its
+//! first sample's number. Called by `run`, `deme::cuts` and the training tests.
 
 use crate::data::dataset::Dataset;
 use crate::data::order::Order;
@@ -11,7 +11,7 @@ use crate::model::config::UNetConfig;
 use crate::recording::Tensor;
 use crate::rng::{Purpose, stream};
 
-/// The inputs of one micro-batch, as words.
+/// The inputs of one replay, as words.
 pub struct Feed {
     pub x_0: Vec<f32>,
     pub noise_key: Vec<u32>,
@@ -33,6 +33,15 @@ impl Feed {
     }
 }
 
+/// What is drawn anew each time that an image is seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Augment {
+    /// Mirrored, half of the time.
+    pub flip: bool,
+    /// A square from anywhere in the image in place of its centre.
+    pub crop: bool,
+}
+
 /// Makes feeds. `sub` is the expert's number: experts see other orders and other noise.
 pub struct Feeder<'a> {
     config: &'a UNetConfig,
@@ -41,8 +50,7 @@ pub struct Feeder<'a> {
     /// Images to train on.
     indices: Vec<usize>,
     order: Order,
-    flip: bool,
-    batch: u64,
+    augment: Augment,
 }
 
 impl<'a> Feeder<'a> {
@@ -51,8 +59,7 @@ impl<'a> Feeder<'a> {
         schedule: &'a Schedule,
         dataset: &'a Dataset,
         [seed, sub]: [u64; 2],
-        batch: u32,
-        flip: bool,
+        augment: Augment,
     ) -> Result<Self> {
         let indices = dataset.train_indices();
         if indices.is_empty() {
@@ -60,23 +67,25 @@ impl<'a> Feeder<'a> {
             return Err(Error::usage("no image is left to train on", hint));
         }
         let order = Order { seed, sub: sub as u32, count: indices.len() as u64 };
-        Ok(Self { config, schedule, dataset, indices, order, flip, batch: u64::from(batch) })
+        Ok(Self { config, schedule, dataset, indices, order, augment })
     }
 
-    /// Micro-batch number `micro`, at these timesteps.
-    pub fn feed(&self, micro: u64, timesteps: &[usize]) -> Result<Feed> {
+    /// Samples from number `first` of the run on, at these timesteps.
+    pub fn feed(&self, first: u64, timesteps: &[usize]) -> Result<Feed> {
         let side = self.dataset.size();
         let per_image = (side * side * 4) as usize;
         let mut x_0 = vec![0.0; per_image * timesteps.len()];
-        for (draw, pixels) in (micro * self.batch..).zip(x_0.chunks_mut(per_image)) {
+        for (draw, pixels) in (first..).zip(x_0.chunks_mut(per_image)) {
             let image = self.indices[self.order.image(draw) as usize];
-            self.dataset.write_pixels(image, self.flip && self.order.flip(draw), pixels);
+            let room = self.dataset.room(image);
+            let corner = if self.augment.crop { self.order.corner(draw, room) } else { room.map(|room| room / 2) };
+            self.dataset.write_crop(image, corner, self.augment.flip && self.order.flip(draw), pixels);
         }
         let blocks = noise::blocks_per_image(side, side, self.config.in_channels);
         let Order { seed, sub, .. } = self.order;
         Ok(Feed {
             x_0,
-            noise_key: noise::key(seed, stream(Purpose::TrainNoise, sub), micro * self.batch * blocks).to_vec(),
+            noise_key: noise::key(seed, stream(Purpose::TrainNoise, sub), first * blocks).to_vec(),
             coefficients: coefficient_words(self.schedule, timesteps),
             embedding: embedding_words(self.config, timesteps)?,
             timesteps: timesteps.to_vec(),

@@ -135,11 +135,14 @@ impl Job<'_> {
     }
 
     fn update(&self, trainer: &mut Trainer, step: u64) -> Result<()> {
-        let Settings { batch, accumulate, .. } = *self.settings;
+        let Settings { batch, accumulate, at_once, .. } = *self.settings;
         for k in 0..u64::from(accumulate) {
             let micro = step * u64::from(accumulate) + k;
             let timesteps = self.objective.timesteps(micro, batch as usize);
-            trainer.micro_batch(&self.feeder.feed(micro, &timesteps)?)?;
+            let first = micro * u64::from(batch);
+            for (at, part) in (first..).step_by(at_once as usize).zip(timesteps.chunks(at_once as usize)) {
+                trainer.micro_batch(&self.feeder.feed(at, part)?)?;
+            }
         }
         trainer.update(step)
     }

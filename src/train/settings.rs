@@ -1,6 +1,7 @@
 //! The numbers of a training run that are not the method's own: optimizer, EMA, batches, and how often what is written.
 //! Filled by `cli`; read by `step` and `run`.
 
+use super::feed::Augment;
 use super::rate::RateSchedule;
 use crate::shader::Precision;
 
@@ -59,6 +60,8 @@ pub struct Settings {
     pub steps: u64,
     /// Images of a micro-batch.
     pub batch: u32,
+    /// Of these, how many are on the GPU at once: a divisor. A replay takes so many, and a micro-batch several replays.
+    pub at_once: u32,
     /// Micro-batches of an update.
     pub accumulate: u32,
     pub adamw: AdamW,
@@ -69,8 +72,7 @@ pub struct Settings {
     /// Of a run in f16.
     pub scaling: LossScaling,
     pub ema: EmaSchedule,
-    /// Images are mirrored half of the time.
-    pub flip: bool,
+    pub augment: Augment,
     /// Updates between lines of the log, held-out losses, sample grids, model folders and checkpoints; 0: never.
     pub log_every: u64,
     pub eval_every: u64,
@@ -91,9 +93,14 @@ impl Settings {
         self.adamw.lr * self.rate.factor(update, self.steps)
     }
 
-    /// Micro-batches of the whole run.
+    /// Replays of an update.
+    pub fn replays_per_update(&self) -> u64 {
+        self.images_per_update() / u64::from(self.at_once)
+    }
+
+    /// Replays of the whole run.
     pub fn replays(&self) -> u64 {
-        self.steps.saturating_mul(u64::from(self.accumulate))
+        self.steps.saturating_mul(self.replays_per_update())
     }
 }
 

@@ -1,4 +1,5 @@
-//! One update as two recordings, replayed: *micro* (noising, frozen teacher, student, loss, backward; gradients add up) and
+//! One update as two recordings, replayed: *micro* (noising, frozen teacher, student, loss, backward; gradients add up), of a
+//! micro-batch or of a part that fits, and
 //! *update* (gradient norm, clipping, AdamW, EMA). Called by `run`, `--dry-run` and the training tests.
 
 use std::path::Path;
@@ -31,6 +32,8 @@ pub struct Network<'a> {
     /// What the weights and activations of student and teacher are stored in, and what their products, and the gradient's, round
     /// factors to.
     pub precision: Precision,
+    /// Whether the backward pass makes activations again: less memory, the same gradients, a forward pass more.
+    pub recompute: bool,
 }
 
 /// Key of the losses [N, 2] summed since the last line of the log.
@@ -54,7 +57,7 @@ pub struct Update {
     pub scalars: Tensor,
 }
 
-/// Records a micro-batch. Needs no GPU.
+/// Records a micro-batch, or as much of it as is on the GPU at once. Needs no GPU.
 pub fn micro(network: Network, settings: &Settings, objective: &dyn Objective) -> Result<Micro> {
     let config = network.config;
     if config.in_channels != config.out_channels {
@@ -62,7 +65,7 @@ pub fn micro(network: Network, settings: &Settings, objective: &dyn Objective) -
         return Err(Error::shape("training", message));
     }
     let mut tape = Tape::new(Recording::new("micro-batch").at(network.precision));
-    let inputs = NoisingInputs::new(&mut tape.rec, config, settings.batch, network.size);
+    let inputs = NoisingInputs::new(&mut tape.rec, config, settings.at_once, network.size);
     let noised = inputs.noised(&mut tape.rec, config)?;
     let (recording, weights) = learn(tape, network, objective, &noised, &inputs.embedding)?;
     Ok(Micro { recording, inputs, weights })
@@ -76,7 +79,7 @@ pub fn learn(
     noised: &Noised,
     embedding: &Tensor,
 ) -> Result<(Recording, Tensor)> {
-    let Network { config, layout, student_projections, teacher_projections, .. } = network;
+    let Network { config, layout, student_projections, teacher_projections, recompute, .. } = network;
     let [batch, ..] = noised.x_t.shape.nhwc("training")?;
     let weights = tape.rec.input("sample weights", Shape::new([batch]), DType::F32);
     let status = external(&mut tape.rec, STATUS, Shape::new([optim::STATUS]));
@@ -101,7 +104,8 @@ pub fn learn(
         pointwise::accumulate(rec, &losses, &sums)?;
     }
     let (recording, _) = tape.backward(&[(loss.output, loss.gradient)])?;
-    Ok((recording.fused(), weights))
+    let recording = recording.fused();
+    Ok((if recompute { recording.recomputed() } else { recording }, weights))
 }
 
 /// Records an update, and what then runs in this precision. Needs no GPU.
@@ -219,6 +223,7 @@ impl Trainer {
         let update = update(network.layout, settings, network.precision)?;
         let mut externals = Externals::new();
         state.bind(&mut externals);
+        // As long as the micro-batch, however much of it is on the GPU at once: checkpoints know one length.
         let loss_sums = gpu.storage(LOSS_SUMS, 2 * u64::from(settings.batch))?;
         let status = status(gpu, settings.scaling.at(network.precision))?;
         externals.insert(LOSS_SUMS.to_owned(), loss_sums.clone());
@@ -249,10 +254,10 @@ impl Trainer {
         })
     }
 
-    /// Submits a micro-batch: its gradient is added up, its losses too.
+    /// Submits a micro-batch, or the part of it that is on the GPU at once: its gradient is added up, its losses too.
     pub fn micro_batch(&mut self, feed: &Feed) -> Result<()> {
-        // The gradient of an update is the mean over its micro-batches of their means over samples.
-        let share = 1.0 / f64::from(self.settings.accumulate);
+        // The gradient of an update is the mean over its replays of their means over samples.
+        let share = 1.0 / self.settings.replays_per_update() as f64;
         let weight = |&t: &usize| self.weighted.as_ref().map_or(1.0, |w| w.table[t]);
         let weights: Vec<u32> = feed.timesteps.iter().map(|t| ((share * weight(t)) as f32).to_bits()).collect();
         let mut inputs = feed.bind(&self.inputs).to_vec();
@@ -266,9 +271,9 @@ impl Trainer {
         self.update.run(&[(self.scalars, &scalars)])
     }
 
-    /// Images of a micro-batch.
+    /// Images of a replay.
     pub fn batch(&self) -> usize {
-        self.settings.batch as usize
+        self.settings.at_once as usize
     }
 
     /// The gradient that the micro-batches since the last update added up, slab by slab, which starts again from zero.
@@ -309,8 +314,8 @@ impl Trainer {
             let total = |k: usize| values.iter().skip(k).step_by(of_each).map(|&v| f64::from(v)).sum::<f64>();
             means.extend((0..of_each).map(|k| total(k) / images as f64));
         }
-        // Sample weights are divided by the micro-batches of an update, and summed over them.
-        let weighted = means.get(2).map(|mean| mean * f64::from(self.settings.accumulate));
+        // Sample weights are divided by the replays of an update, and summed over them.
+        let weighted = means.get(2).map(|mean| mean * self.settings.replays_per_update() as f64);
         match means.iter().all(|m| m.is_finite()) {
             true => Ok(Losses { noise: means[0], consistency: means[1], weighted }),
             false => Err(Error::NonFinite { what: "the loss".into(), step }),

@@ -32,6 +32,9 @@ pub(super) struct UnetArgs {
     /// Which of forward, sample_step, train_step, train_step+teacher [default: all]
     #[arg(long, value_delimiter = ',', value_name = "PASS")]
     pass: Vec<String>,
+    /// Make activations again in the backward pass of updates, as --recompute of the training commands does
+    #[arg(long)]
+    recompute: bool,
     /// Also print each step's kernels, or each kernel at each shape, and their sum beside an unprofiled step
     #[arg(long, value_enum, value_name = "BY", num_args = 0..=1, require_equals = true, default_missing_value = "kernels")]
     profile: Option<Profiled>,
@@ -96,7 +99,7 @@ pub(super) fn run(args: &UnetArgs, global: &Global) -> Result<()> {
     let mut profiles = Vec::new();
     for &batch in &args.batch {
         for &what in &passes {
-            let (row, profile) = unet::run(&gpu, &model, batch, what, effort, args.profile.map(Profiled::by))?;
+            let (row, profile) = unet::run(&gpu, &model, batch, (what, args.recompute), effort, args.profile.map(Profiled::by))?;
             line(&row)?;
             profiles.extend(profile.map(|p| (format!("{} {}", row.case, row.pass), p)));
             results.rows.push(row);

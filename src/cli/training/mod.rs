@@ -1,7 +1,7 @@
 //! What `deme finetune` and `deme train` do alike: a run of one or more models, trained one after another, each ending as a
 //! diffusers folder. Called by both.
 
-mod estimate;
+mod footprint;
 pub mod options;
 mod watch;
 
@@ -39,6 +39,7 @@ use crate::train::run_folder::{Part, RunFolder};
 use crate::train::settings::Settings;
 use crate::train::state::TrainingState;
 use crate::train::step::{Network, Trainer};
+use footprint::beside;
 use options::{OutputArgs, RunArgs, TrainingArgs};
 use watch::{Best, HeldOut, Samples, Screen};
 
@@ -78,7 +79,7 @@ struct Plan<'a> {
 pub fn run(request: Request) -> Result<()> {
     let Request { global, model, training, output, run, data, .. } = request;
     let out = &run.out;
-    let dataset = data.open(model, global)?;
+    let dataset = data.open_whole(model, global, training.random_crop())?;
     let mut judged = dataset.holdout_indices();
     judged = spread(&judged, output.eval_images as usize);
     let resolved = request.resolved(&dataset)?;
@@ -97,8 +98,9 @@ pub fn run(request: Request) -> Result<()> {
         let hint = "keep images out of training with --holdout, and judge them with --eval-every";
         return Err(Error::usage("--keep-best has no held-out loss to go by", hint));
     }
-    let plan = Plan { request, dataset, settings, judged, folder };
-    if run.dry_run {
+    let dry_run = run.dry_run;
+    let mut plan = Plan { request, dataset, settings, judged, folder };
+    if dry_run {
         say!("{}", json_file::render(&resolved).trim_end())?;
         return plan.estimate();
     }
@@ -151,13 +153,16 @@ impl Plan<'_> {
             student_projections: start.student,
             teacher_projections: start.teacher,
             precision,
+            recompute: self.request.training.recompute,
         }
     }
 
-    fn train(&self) -> Result<()> {
+    fn train(mut self) -> Result<()> {
+        let gpu = Gpu::open(&self.request.global.choice())?;
+        self.request.global.detail(format_args!("{}", gpu.summary()));
+        let footprint = self.settle(gpu.precision(), Some(gpu.largest_binding()))?;
+        self.announce(&footprint);
         let Request { global, run, parts, .. } = &self.request;
-        let gpu = Gpu::open(&global.choice())?;
-        global.detail(format_args!("{}", gpu.summary()));
         let _listening = interrupt::listen();
         self.folder.create(&self.request.echo)?;
         for (k, (part, objective)) in parts.iter().enumerate() {
@@ -202,7 +207,7 @@ impl Plan<'_> {
         let mut trainer = Trainer::new(gpu, self.network(gpu.precision()), settings, objective, state)?;
         let numbers = [settings.seed, u64::from(part.number())];
         let (config, schedule) = (&model.config, &model.schedule);
-        let feeder = Feeder::new(config, schedule, &self.dataset, numbers, settings.batch, settings.flip)?;
+        let feeder = Feeder::new(config, schedule, &self.dataset, numbers, settings.augment)?;
         let job = Job {
             settings,
             objective,
@@ -328,7 +333,9 @@ impl Plan<'_> {
         let ranges = timestep_ranges(model, ranges.len())?;
         let pairs = stratified_pairs(&self.judged, &ranges, 1, self.settings.seed);
         let buckets = Buckets::even(&ranges, pairs.len());
-        let spec = LossSpec { batch: self.settings.batch, sides: [self.dataset.size(); 2], projections: start.student };
+        let side = self.dataset.size();
+        let batch = beside(self.settings.at_once, side);
+        let spec = LossSpec { batch, sides: [side; 2], projections: start.student };
         let loss = DenoisingLoss::new(gpu, &model.config, &model.schedule, &start.layout, ema, spec)?;
         Ok(Some(HeldOut { loss, pairs, buckets }))
     }
@@ -342,7 +349,7 @@ impl Plan<'_> {
         let steps = schedule.steps(schedule.spacing, output.sample_steps as usize)?;
         let side = self.dataset.size();
         let spec = SampleSpec {
-            batch: GRID,
+            batch: beside(GRID, side),
             height: side,
             width: side,
             step_noise: StepNoise::None,

@@ -2,6 +2,7 @@
 //! Called by both; defaults are those of the paper's official script, `deme train` has some of its own.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::run_file::{integer, word};
 use crate::diffusion::LossWeighting;
 use crate::error::{Error, Result};
+use crate::train::feed::Augment;
 use crate::train::rate::{Decay, RateSchedule};
 use crate::train::settings::{AdamW, EmaSchedule, LossScaling, Settings};
 
@@ -39,6 +41,13 @@ pub struct TrainingArgs {
     /// Images of a micro-batch
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096), help_heading = TRAINING)]
     pub batch: u32,
+    /// Images of a micro-batch on the GPU at once, a divisor of --batch; the same update by more replays. auto: as many as the
+    /// adapter's bindings and --memory allow
+    #[arg(long, default_value = "auto", value_name = "auto|N", help_heading = TRAINING)]
+    pub at_once: AtOnce,
+    /// Memory of the GPU that the run may take
+    #[arg(long, value_name = "GIB", help_heading = TRAINING)]
+    pub memory: Option<f64>,
     /// Micro-batches of an update
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = TRAINING)]
     pub accumulate: u32,
@@ -86,10 +95,18 @@ pub struct TrainingArgs {
     /// Gamma of --loss-weighting p2
     #[arg(long, default_value_t = 1.0, value_name = "GAMMA", help_heading = TRAINING)]
     pub p2_gamma: f64,
+    /// Make activations again in the backward pass instead of keeping them: much less memory, the same numbers, a third more
+    /// arithmetic
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "true|false", help_heading = TRAINING)]
+    pub recompute: bool,
     /// Decides every random number of the run
     #[arg(long, default_value_t = 0, help_heading = TRAINING)]
     #[serde(serialize_with = "integer")]
     pub seed: u64,
+    /// Which square of an image that is none, its short side being resized: the centre, or one drawn anew each time
+    #[arg(long, value_enum, default_value = "centre", help_heading = TRAINING)]
+    #[serde(serialize_with = "word")]
+    pub crop: CropArg,
     /// Mirror images, half of the time
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "true|false", help_heading = TRAINING)]
     pub flip: bool,
@@ -129,6 +146,47 @@ pub struct OutputArgs {
 
 const TRAINING: &str = "Training";
 const OUTPUT: &str = "Output";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CropArg {
+    #[value(alias = "center")]
+    Centre,
+    Random,
+}
+
+/// Images of a micro-batch that are on the GPU at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtOnce {
+    Auto,
+    Images(u32),
+}
+
+impl FromStr for AtOnce {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(n) if n > 0 => Ok(Self::Images(n)),
+            _ => Err("give auto or a number of at least 1".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for AtOnce {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Images(n) => n.fmt(f),
+        }
+    }
+}
+
+impl Serialize for AtOnce {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DecayArg {
@@ -178,8 +236,16 @@ impl TrainingArgs {
         let positive = |x: f64| x as f32 > 0.0 && x.is_finite();
         let decay = |x: f64| (0.0..1.0).contains(&x);
         let weight = |x: f64| x >= 0.0 && x.is_finite();
+        if let AtOnce::Images(n) = self.at_once
+            && !self.batch.is_multiple_of(n)
+        {
+            let message = format!("--at-once {n} does not divide --batch {}", self.batch);
+            return Err(Error::usage(message, "give a divisor of --batch, or auto"));
+        }
+        let memory = self.memory.unwrap_or(1.0);
         let betas = self.betas.len() == 2 && self.betas.iter().all(|&b| decay(b));
         enforce(&[
+            ("--memory", &[memory], positive(memory), "GiB above 0, such as 12"),
             ("--lr", &[self.lr], positive(self.lr), "a number above 0, such as 5e-5"),
             ("--betas", &self.betas, betas, "two numbers in 0..1"),
             ("--eps", &[self.eps], positive(self.eps), "a number above 0, such as 1e-8"),
@@ -192,6 +258,10 @@ impl TrainingArgs {
             ("--p2-k", &[self.p2_k], positive(self.p2_k), "a number above 0, such as 1"),
             ("--p2-gamma", &[self.p2_gamma], weight(self.p2_gamma), "a number of at least 0, such as 1"),
         ])
+    }
+
+    pub fn random_crop(&self) -> bool {
+        self.crop == CropArg::Random
     }
 
     pub fn weighting(&self) -> LossWeighting {
@@ -214,6 +284,7 @@ impl TrainingArgs {
             seed: self.seed,
             steps: self.steps,
             batch: self.batch,
+            at_once: self.batch,
             accumulate: self.accumulate,
             adamw: AdamW {
                 lr: self.lr,
@@ -225,7 +296,7 @@ impl TrainingArgs {
             clip: self.clip,
             scaling: LossScaling::DYNAMIC,
             ema: EmaSchedule { max_decay: self.ema_max_decay, inv_gamma: self.ema_inv_gamma, power: self.ema_power },
-            flip: self.flip,
+            augment: Augment { flip: self.flip, crop: self.random_crop() },
             log_every: output.log_every,
             eval_every: if held_out { output.eval_every } else { 0 },
             sample_every: output.sample_every,
@@ -258,7 +329,18 @@ impl TrainingArgs {
             "seed": self.seed,
             "flip": self.flip,
         });
-        all.as_object().cloned().unwrap_or_default()
+        let mut all = all.as_object().cloned().unwrap_or_default();
+        // Only where they are not as they always were: older runs can be continued.
+        if self.random_crop() {
+            all.insert("crop".into(), name(&self.crop).into());
+        }
+        if let AtOnce::Images(n) = self.at_once {
+            all.insert("at_once".into(), n.into());
+        }
+        if let Some(gib) = self.memory {
+            all.insert("memory".into(), gib.into());
+        }
+        all
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 
+use super::GRID;
 use crate::cli::{Global, interrupt};
 use crate::data::dataset::Dataset;
 use crate::diffusion::denoising::{DenoisingLoss, Pair, Trial};
@@ -115,9 +116,12 @@ impl Watcher for Screen<'_> {
 
     fn sample(&mut self, step: u64) -> Result<()> {
         let Some(samples) = &mut self.samples else { return Ok(()) };
-        let trajectory =
-            Trajectory { steps: &samples.steps, eta: 0.0, seed: self.seed, first_image: 0, noise: None, given: None };
-        let x_0 = samples.sampler.sample(&trajectory, &|_| 0, &mut |_| Ok(()))?;
+        let mut x_0 = Vec::new();
+        for first_image in (0..u64::from(GRID)).step_by(samples.sampler.batch() as usize) {
+            let (steps, seed) = (&samples.steps, self.seed);
+            let trajectory = Trajectory { steps, eta: 0.0, seed, first_image, noise: None, given: None };
+            x_0.extend(samples.sampler.sample(&trajectory, &|_| 0, &mut |_| Ok(()))?);
+        }
         let side = self.dataset.size();
         let batch = Batch { data: &x_0, height: side, width: side, channels: samples.channels };
         let columns = (batch.count() as f64).sqrt().ceil() as u32;
