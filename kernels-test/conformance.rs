@@ -35,6 +35,7 @@ mod conformance {
     mod search;
     pub mod training;
     mod training_half;
+    mod training_large;
     mod tuning;
     pub mod winograd;
     mod winograd_route;

@@ -107,7 +107,10 @@ impl Error {
             Self::Shader { .. } => "this is a defect of deme: please report it with the output of `deme doctor`".into(),
             Self::NoAdapter { .. } => "install a Vulkan driver (scripts/setup.sh does), or see `deme doctor`".into(),
             Self::DeviceLost { .. } => "the driver reset the GPU; `--resume` continues from the last checkpoint".into(),
-            Self::OutOfMemory { .. } => "try a smaller --batch (training: --recompute, or fewer images --at-once), or close other programs".into(),
+            Self::OutOfMemory { .. } => {
+                "try a smaller --batch (training: --recompute, or fewer images --at-once), or close other programs"
+                    .into()
+            }
             Self::Validation { .. } => "run `deme doctor`; a newer driver or another --backend may help".into(),
             Self::Timeout { .. } => "the GPU is hung or much slower than planned for; try a smaller --batch".into(),
             Self::WrongNumbers { .. } => {

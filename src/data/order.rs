@@ -24,7 +24,7 @@ impl Order {
     /// Where that draw is cropped: a corner in 0..=room on each axis, from a stream of its own.
     pub fn corner(&self, draw: u64, room: [u32; 2]) -> [u32; 2] {
         let words = rng::philox(self.seed, rng::stream(Purpose::DataCrop, self.sub), draw);
-        [0, 1].map(|axis| (u64::from(words[axis]) * (u64::from(room[axis]) + 1) >> 32) as u32)
+        [0, 1].map(|axis| ((u64::from(words[axis]) * (u64::from(room[axis]) + 1)) >> 32) as u32)
     }
 
     /// Whether that draw is mirrored: a fair coin of its own stream.
@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn corners_are_spread_over_the_room_and_follow_seed_and_expert() {
-        let corners = |seed, sub| (0..10_000).map(|i| Order { seed, sub, count: 1 }.corner(i, [4, 0])).collect::<Vec<_>>();
+        let corners =
+            |seed, sub| (0..10_000).map(|i| Order { seed, sub, count: 1 }.corner(i, [4, 0])).collect::<Vec<_>>();
         let mut hits = [0u32; 5];
         for [x, y] in corners(1, 0) {
             hits[x as usize] += 1;

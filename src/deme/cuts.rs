@@ -40,7 +40,9 @@ pub fn similarity(
         let draw =
             TimestepDraw { seed, expert: 0, own: own.clone(), total, p: 0.0, coin: Coin::Sample, antithetic: true };
         for micro in 0..micro_batches {
-            trainer.micro_batch(&feeder.feed(micro * trainer.batch() as u64, &draw.micro_batch(micro, trainer.batch()))?)?;
+            trainer.micro_batch(
+                &feeder.feed(micro * trainer.batch() as u64, &draw.micro_batch(micro, trainer.batch()))?,
+            )?;
             done()?;
         }
         let gradient = trainer.take_gradient()?;

@@ -32,7 +32,8 @@ pub struct Network<'a> {
     /// What the weights and activations of student and teacher are stored in, and what their products, and the gradient's, round
     /// factors to.
     pub precision: Precision,
-    /// Whether the backward pass makes activations again: less memory, the same gradients, a forward pass more.
+    /// Whether the backward pass makes activations again: less memory, the same gradients, most of a forward
+    /// pass more.
     pub recompute: bool,
 }
 

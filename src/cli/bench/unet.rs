@@ -99,7 +99,8 @@ pub(super) fn run(args: &UnetArgs, global: &Global) -> Result<()> {
     let mut profiles = Vec::new();
     for &batch in &args.batch {
         for &what in &passes {
-            let (row, profile) = unet::run(&gpu, &model, batch, (what, args.recompute), effort, args.profile.map(Profiled::by))?;
+            let (row, profile) =
+                unet::run(&gpu, &model, batch, (what, args.recompute), effort, args.profile.map(Profiled::by))?;
             line(&row)?;
             profiles.extend(profile.map(|p| (format!("{} {}", row.case, row.pass), p)));
             results.rows.push(row);

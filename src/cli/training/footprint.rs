@@ -75,9 +75,11 @@ impl Plan<'_> {
                     footprint.binding as f64 / MIB,
                     most as f64 / MIB
                 )),
-                (None, Some(most)) => {
-                    Some(format!("take {:.0} MiB, and --memory allows {:.0} MiB", total as f64 / MIB, most as f64 / MIB))
-                }
+                (None, Some(most)) => Some(format!(
+                    "take {:.0} MiB, and --memory allows {:.0} MiB",
+                    total as f64 / MIB,
+                    most as f64 / MIB
+                )),
             };
         }
         let (n, side, why) = (self.settings.at_once, self.dataset.size(), refusal.unwrap_or_default());
@@ -110,7 +112,8 @@ impl Plan<'_> {
         rows.push(("activations", memory::transient_bytes(&micro)? + memory::transient_bytes(&update)?));
         rows.push(("inputs and parameters", memory::host_bytes(&micro) + memory::host_bytes(&update)));
         // Held-out losses and sample grids have plans of their own.
-        let others = [("held-out losses", settings.eval_every, settings.at_once), ("sample grids", settings.sample_every, GRID)];
+        let others =
+            [("held-out losses", settings.eval_every, settings.at_once), ("sample grids", settings.sample_every, GRID)];
         let mut binding = largest_binding(&micro);
         for (what, _, most) in others.into_iter().filter(|(_, every, _)| *every != 0) {
             let forward = self.forward(beside(most, self.dataset.size()), precision)?;
@@ -139,7 +142,8 @@ impl Plan<'_> {
         say!("peak memory on the GPU: {:.1} MiB", footprint.total() as f64 / MIB)?;
         say!("largest binding: {:.1} MiB (every adapter has 128)", footprint.binding as f64 / MIB)?;
         let [flops, again] = footprint.flops.map(|flops| flops as f64 / 1e9);
-        let note = if again > 0.0 { format!(", {again:.1} of them for making activations again") } else { String::new() };
+        let note =
+            if again > 0.0 { format!(", {again:.1} of them for making activations again") } else { String::new() };
         say!("arithmetic of an update: {flops:.1} GFLOP{note}")
     }
 

@@ -95,7 +95,7 @@ pub struct TrainingArgs {
     /// Gamma of --loss-weighting p2
     #[arg(long, default_value_t = 1.0, value_name = "GAMMA", help_heading = TRAINING)]
     pub p2_gamma: f64,
-    /// Make activations again in the backward pass instead of keeping them: much less memory, the same numbers, a third more
+    /// Make activations again in the backward pass instead of keeping them: much less memory, the same numbers, up to a fifth more
     /// arithmetic
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", value_name = "true|false", help_heading = TRAINING)]
     pub recompute: bool,
