@@ -16,6 +16,8 @@ mod weights;
 #[path = "host/folders.rs"]
 mod folders;
 
+#[path = "host/analyze.rs"]
+mod analyze;
 #[path = "host/architecture.rs"]
 mod architecture;
 #[path = "host/fuse.rs"]

@@ -9,6 +9,8 @@ mod run;
 #[path = "product/train.rs"]
 mod train;
 
+#[path = "product/analyze.rs"]
+mod analyze;
 #[path = "product/cache.rs"]
 mod cache;
 #[path = "product/cuts.rs"]

@@ -26,8 +26,10 @@ pub enum Purpose {
     Initial = 12,
     /// Which elements DARE drops; index counts a tensor's elements, the sub-stream experts.
     MergeDrop = 13,
+    /// Random directions in the space of weights; the sub-stream is direction and tensor.
+    Direction = 14,
     /// Where training images are cropped; index counts training samples.
-    DataCrop = 14,
+    DataCrop = 15,
 }
 
 /// The 64-bit stream number of a purpose and a sub-stream (an expert, a step, a repetition).

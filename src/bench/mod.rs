@@ -7,7 +7,7 @@ pub mod kernels;
 pub mod measure;
 pub mod model;
 pub mod page;
-mod plots;
+pub(crate) mod plots;
 pub mod results;
 pub mod steps;
 pub mod subject;

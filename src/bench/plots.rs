@@ -1,5 +1,5 @@
 //! The page's plots as SVG text: the roofline, and the ladders from a kernel's slowest variant to its best.
-//! Called by `page`.
+//! Called by `page`; the analysis has the axis of names from here.
 
 use plotters::coord::ranged1d::{KeyPointHint, Ranged};
 use plotters::prelude::*;
@@ -85,7 +85,7 @@ pub struct Ladder<'a> {
 }
 
 /// Whole numbers of an axis, one for each line, none between.
-struct Lines(usize);
+pub(crate) struct Lines(pub usize);
 
 impl Ranged for Lines {
     type FormatOption = plotters::coord::ranged1d::NoDefaultFormatting;

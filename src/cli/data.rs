@@ -1,5 +1,5 @@
 //! The options that name images, and opening them for a model.
-//! Called by `finetune`, `train`, `eval` and `search`.
+//! Called by `finetune`, `train`, `eval`, `search` and `analyze`.
 
 use std::path::PathBuf;
 

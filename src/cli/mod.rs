@@ -1,6 +1,7 @@
 //! One file a command: its options, then its run. The only room that prints.
 //! Called by `main`.
 
+pub mod analyze;
 pub mod bench;
 pub mod cuts;
 pub mod data;
@@ -134,6 +135,7 @@ enum Command {
     Search(search::SearchArgs),
     Sample(sample::SampleArgs),
     Eval(eval::EvalArgs),
+    Analyze(Box<analyze::AnalyzeArgs>),
     Demo(demo::DemoArgs),
     Reproduce(reproduce::ReproduceArgs),
     Inspect(inspect::InspectArgs),
@@ -191,6 +193,7 @@ pub fn run(cli: &Cli) -> Result<()> {
         Command::Search(args) => search::run(args, global),
         Command::Sample(args) => sample::run(args, global),
         Command::Eval(args) => eval::run(args, global),
+        Command::Analyze(args) => analyze::run(args, global),
         Command::Demo(args) => demo::run(args, global),
         Command::Reproduce(args) => reproduce::run(args, global),
         Command::Inspect(args) => inspect::run(args),

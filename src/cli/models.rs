@@ -1,5 +1,5 @@
 //! The options that name a model or an ensemble, and opening what they name.
-//! Called by `sample`, `eval` and `search`.
+//! Called by `sample`, `eval`, `search` and `analyze`.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

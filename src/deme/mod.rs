@@ -1,5 +1,6 @@
-//! The paper: ranges, timesteps, consistency, projection, expert, ensemble, merge, search.
+//! The paper: ranges, timesteps, consistency, projection, expert, ensemble, merge, search, analysis.
 
+pub mod analyze;
 pub mod blocks;
 pub mod channel_projection;
 pub mod consistency;

@@ -1,6 +1,6 @@
 //! The denoising loss of given weights on given (image, timestep) pairs, per pair, with noise that is a function of the
-//! pair's number; and its gradient by the weights. Called by `train` (held-out loss), `eval` and `deme::judge` (common random
-//! numbers).
+//! pair's number; and its gradient by the weights. Called by `train` (held-out loss), `eval`, `deme::judge` and
+//! `deme::analyze` (common random numbers).
 
 use super::embedding::timestep_embedding;
 use super::schedule::Schedule;
@@ -122,6 +122,8 @@ pub struct DenoisingLoss {
     inputs: NoisingInputs,
     losses: Tensor,
     seeds: Option<Seeds>,
+    /// Outputs of the network's parts, where they are kept, by name: [N, H, W, C].
+    parts: Vec<(String, Tensor)>,
     batch: usize,
 }
 
@@ -144,7 +146,20 @@ impl DenoisingLoss {
         spec: LossSpec,
     ) -> Result<Self> {
         let tape = Tape::new(Recording::new("denoising loss").at(gpu.precision()));
-        Self::of(gpu, config, schedule, layout, (theta, None), spec, tape)
+        Self::of(gpu, config, schedule, layout, (theta, None), spec, (tape, false))
+    }
+
+    /// The same, and the outputs of the network's parts can be read after each batch.
+    pub fn with_parts(
+        gpu: &Gpu,
+        config: &UNetConfig,
+        schedule: &Schedule,
+        layout: &ParamLayout,
+        theta: &Slabs,
+        spec: LossSpec,
+    ) -> Result<Self> {
+        let tape = Tape::new(Recording::new("denoising loss with parts").at(gpu.precision()));
+        Self::of(gpu, config, schedule, layout, (theta, None), spec, (tape, true))
     }
 
     /// The same with gradients, always in f32: each call of `losses` adds those of the mean over its pairs to `gradient`.
@@ -157,7 +172,7 @@ impl DenoisingLoss {
         spec: LossSpec,
     ) -> Result<Self> {
         let tape = Tape::new(Recording::new("denoising gradient"));
-        Self::of(gpu, config, schedule, layout, (theta, Some(gradient)), spec, tape)
+        Self::of(gpu, config, schedule, layout, (theta, Some(gradient)), spec, (tape, false))
     }
 
     fn of(
@@ -167,13 +182,19 @@ impl DenoisingLoss {
         layout: &ParamLayout,
         (theta, gradient): (&Slabs, Option<&Slabs>),
         spec: LossSpec,
-        mut tape: Tape,
+        (mut tape, keep_parts): (Tape, bool),
     ) -> Result<Self> {
         let inputs = NoisingInputs::new(&mut tape.rec, config, spec.batch, spec.sides);
         let noised = inputs.noised(&mut tape.rec, config)?;
         let mut net =
             Net { tape: &mut tape, layout, role: Role::Theta, stored: theta.stored, trained: gradient.is_some() };
-        let output = config.forward(&mut net, &noised.x_t, &inputs.embedding, spec.projections, &mut |_, _| ())?;
+        let mut parts = Vec::new();
+        let mut trace = |name: &str, x: &Tensor| {
+            if keep_parts {
+                parts.push((name.to_owned(), *x));
+            }
+        };
+        let output = config.forward(&mut net, &noised.x_t, &inputs.embedding, spec.projections, &mut trace)?;
         let mut externals = Externals::new();
         theta.bind_as(Role::Theta, &mut externals);
         let (mut rec, losses, seeds) = match gradient {
@@ -192,6 +213,7 @@ impl DenoisingLoss {
             }
         };
         rec.keep(&losses);
+        parts.iter().for_each(|(_, x)| rec.keep(x));
         Ok(Self {
             plan: Plan::new(gpu, rec.fused(), &externals, &PlanOptions::default())?,
             config: config.clone(),
@@ -199,8 +221,19 @@ impl DenoisingLoss {
             inputs,
             losses,
             seeds,
+            parts,
             batch: spec.batch as usize,
         })
+    }
+
+    /// Names and shapes [N, H, W, C] of the parts that are kept, in the order of the network.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, Shape)> {
+        self.parts.iter().map(|(name, x)| (name.as_str(), x.shape))
+    }
+
+    /// The output of part number `i` in the last batch that `losses` ran, [N, H, W, C].
+    pub fn part(&mut self, i: usize) -> Result<Vec<f32>> {
+        self.plan.read(&self.parts[i].1)
     }
 
     /// Bytes of the plan's own buffers.
