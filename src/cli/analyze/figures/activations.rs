@@ -15,10 +15,10 @@ pub fn activations(a: &Activations, ranges: &Ranges) -> Result<Figure> {
         (0..ranges.len() as usize).map(|i| a.parts.iter().filter(|p| p.expert == i).collect()).collect();
     let names: Vec<String> = experts.first().into_iter().flatten().map(|p| short_name(&p.part)).collect();
     let series = ["channels".to_owned(), "positions".to_owned()];
-    let distributions = panels(experts.len(), 2, (500, 300), |i, area| {
+    let distributions = panels(experts.len(), 2, (500, 300), &series, |i, area| {
         let of = |each: &dyn Fn(&PartChange) -> [f64; 5]| experts[i].iter().map(|p| Some(each(p))).collect::<Vec<_>>();
         let values = [of(&|p| p.channel), of(&|p| p.position)];
-        boxes(area, &expert_name(i, ranges), "change of the mean activation", &names, &series, &values)
+        boxes(area, &expert_name(i, ranges), "change of the mean activation", &names, &values)
     })?;
     // The last block before the output: full resolution.
     let last: Vec<&PartChange> = experts.iter().filter_map(|parts| parts.last().copied()).collect();

@@ -3,7 +3,7 @@
 use super::{Figure, Table, mean};
 use crate::cli::analyze::plots::heat::{Colours, Heat, heat};
 use crate::cli::analyze::plots::lines::{Series, histogram, logarithmic};
-use crate::cli::analyze::plots::{panels, svg};
+use crate::cli::analyze::plots::panels;
 use crate::cli::analyze::range_name;
 use crate::deme::analyze::gradients::{Gradients, Norm};
 use crate::error::Result;
@@ -25,7 +25,8 @@ pub fn similarity(g: &Gradients) -> Result<Figure> {
     let all = std::iter::once(&g.whole).chain(&g.ranges).map(|n| &n.timesteps);
     let shown: Vec<_> = all.map(|t| (range_name(t), g.pairs(t))).filter(|(_, pairs)| !pairs.is_empty()).collect();
     let columns = 3;
-    let distributions = panels(shown.len(), columns, (330, 220), |i, area| histogram(area, &shown[i].0, &shown[i].1))?;
+    let distributions =
+        panels(shown.len(), columns, (330, 220), &[], |i, area| histogram(area, &shown[i].0, &shown[i].1))?;
     let within: Vec<f64> = g.ranges.iter().flat_map(|r| g.pairs(&r.timesteps)).collect();
     let known: Vec<f64> =
         (0..g.buckets.len()).flat_map(|i| (0..i).map(move |j| (i, j))).filter_map(|(i, j)| g.cosines[i][j]).collect();
@@ -48,7 +49,7 @@ pub fn similarity(g: &Gradients) -> Result<Figure> {
         ),
         how: format!(
             "Gradient of the denoising loss at the base, averaged over {} groups of {} images in each bucket; within a group all buckets \
-             see the same images and noise. Below: how the cosines of different buckets are distributed.",
+             see the same images and noise, which makes the cosines larger than those of the true gradients. Below: how the cosines of different buckets are distributed.",
             g.amounts.groups, g.amounts.images
         ),
         svgs: vec![heat(&what, &cells)?, distributions],
@@ -58,13 +59,11 @@ pub fn similarity(g: &Gradients) -> Result<Figure> {
 
 pub fn critical_point(g: &Gradients) -> Result<Figure> {
     let middle = |n: &Norm| f64::from(n.timesteps.start + n.timesteps.end) / 2.0;
-    let series = |name: &str, of: &dyn Fn(&Norm) -> f64| Series {
-        name: name.into(),
-        points: g.buckets.iter().map(|n| (middle(n), of(n), 0.0)).collect(),
-    };
-    let all =
-        [series("as averaged", &|n| n.raw), series("its noise", &|n| n.noise), series("without noise", &Norm::length)];
-    let plot = svg((960, 340), |area| logarithmic(area, ["timestep", "gradient norm of a bucket"], &all))?;
+    let series = |of: &dyn Fn(&Norm) -> f64| -> Series { g.buckets.iter().map(|n| (middle(n), of(n), 0.0)).collect() };
+    let all = [series(&|n| n.raw), series(&|n| n.noise), series(&Norm::length)];
+    let names = ["as averaged", "its noise", "without noise"].map(str::to_owned);
+    let plot =
+        panels(1, 1, (960, 340), &names, |_, area| logarithmic(area, ["timestep", "gradient norm of a bucket"], &all))?;
     let row = |n: &Norm| {
         vec![
             range_name(&n.timesteps),
@@ -82,12 +81,16 @@ pub fn critical_point(g: &Gradients) -> Result<Figure> {
         "the gradient of the whole objective cannot be told from 0".into()
     };
     let largest = g.ranges.iter().map(Norm::length).fold(0.0, f64::max);
-    Ok(Figure {
-        title: "Is the base a critical point? (proposition 1)".into(),
-        seen: format!(
-            "{beyond} of {} ranges have a gradient beyond two standard errors, the largest {largest:.2e}; {whole}.",
+    let ranges = match beyond {
+        0 => "No range has a gradient that can be told from 0 with so few samples".into(),
+        _ => format!(
+            "{beyond} of {} ranges have a gradient beyond two standard errors, the longest {largest:.2e}",
             g.ranges.len()
         ),
+    };
+    Ok(Figure {
+        title: "Is the base a critical point? (proposition 1)".into(),
+        seen: format!("{ranges}; {whole}. More --groups or --group-images lower the noise."),
         how: format!(
             "A gradient averaged over few samples is too long: |mean g|² = |E g|² + noise. The square without noise is the mean of the \
              products between {} independent groups of images and noise, which has no such bias and may come out below 0; ± is one standard \

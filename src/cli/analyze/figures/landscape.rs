@@ -4,7 +4,7 @@ use super::{Figure, percent};
 use crate::cli::analyze::plots::contours::{Contours, contours};
 use crate::cli::analyze::plots::lines::{Series, lines};
 use crate::cli::analyze::plots::panels;
-use crate::cli::analyze::range_name;
+use crate::cli::analyze::{expert_name, range_name};
 use crate::deme::analyze::landscape::{Around, Line, Plane, Point, TaskPlane};
 use crate::deme::ranges::Ranges;
 use crate::error::Result;
@@ -24,7 +24,7 @@ fn titles(ranges: &Ranges) -> Vec<(Option<usize>, String)> {
 /// A panel overall and one a range.
 fn planes(plane: &Plane, ranges: &Ranges, axes: [&str; 2], marks: &[(String, [f64; 2])]) -> Result<String> {
     let titles = titles(ranges);
-    panels(titles.len(), 3, (340, 320), |i, area| {
+    panels(titles.len(), 3, (340, 320), &[], |i, area| {
         let (range, name) = &titles[i];
         let values: Vec<f64> = plane.points.iter().map(|p| change(p, *range).0).collect();
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -38,12 +38,15 @@ fn planes(plane: &Plane, ranges: &Ranges, axes: [&str; 2], marks: &[(String, [f6
 fn lowest(plane: &Plane, place: impl Fn(&Point) -> String) -> String {
     let Some(point) = plane.lowest(None) else { return String::new() };
     let (value, error) = change(point, None);
-    format!(
-        "Overall the lowest of {} points is {} ± {error:.3} % against the base, at {}.",
-        plane.points.len(),
-        percent(value),
-        place(point)
-    )
+    let points = plane.points.len();
+    match value < 0.0 {
+        true => format!(
+            "Overall the lowest of {points} points is {} ± {error:.3} % against the base, at {}.",
+            percent(value),
+            place(point)
+        ),
+        false => format!("Overall none of {points} points is lower than the base."),
+    }
 }
 
 pub fn random_plane(plane: &Plane, ranges: &Ranges) -> Result<Figure> {
@@ -71,7 +74,8 @@ pub fn random_plane(plane: &Plane, ranges: &Ranges) -> Result<Figure> {
 
 pub fn along(around: &Around, ranges: &Ranges) -> Result<Figure> {
     let titles = titles(ranges);
-    let plot = panels(titles.len(), 3, (340, 280), |i, area| {
+    let names: Vec<String> = around.lines.iter().map(|line| expert_name(line.expert, ranges)).collect();
+    let plot = panels(titles.len(), 3, (340, 280), &names, |i, area| {
         let (range, name) = &titles[i];
         let series: Vec<Series> = around
             .lines
@@ -81,7 +85,7 @@ pub fn along(around: &Around, ranges: &Ranges) -> Result<Figure> {
                     let (value, error) = change(p, *range);
                     (p.at[0], value, error)
                 };
-                Series { name: format!("expert {}", line.expert), points: line.points.iter().map(point).collect() }
+                line.points.iter().map(point).collect()
             })
             .collect();
         lines(area, name, ["a, base at 0, expert at 1", "change of the loss, %"], &series)

@@ -61,6 +61,9 @@ fn mean(values: &[f64]) -> f64 {
 
 /// With a sign, and as many digits as say something.
 fn percent(value: f64) -> String {
+    if value == 0.0 {
+        return "0 %".into();
+    }
     let digits = (1 - value.abs().max(1e-12).log10().floor() as i32).clamp(0, 4) as usize;
     format!("{value:+.digits$} %").replace('-', "−")
 }

@@ -4,7 +4,7 @@ use super::{Figure, mean, short_name};
 use crate::cli::analyze::expert_name;
 use crate::cli::analyze::plots::boxes::{boxes, percentiles};
 use crate::cli::analyze::plots::heat::{Colours, Heat, heat};
-use crate::cli::analyze::plots::svg;
+use crate::cli::analyze::plots::panels;
 use crate::deme::analyze::vectors::Vectors;
 use crate::deme::blocks::block_of;
 use crate::deme::ranges::Ranges;
@@ -19,13 +19,14 @@ pub fn magnitudes(v: &Vectors, ranges: &Ranges) -> Result<Figure> {
         percentiles(own.map(|t| t.norms[i] / (t.elements as f64).sqrt()).collect())
     };
     let values: Vec<Vec<_>> = (0..n).map(|i| (0..blocks.len()).map(|b| rms(i, b)).collect()).collect();
-    let plot = svg((1000, 360), |area| boxes(area, "", "RMS change of a weight", &blocks, &experts, &values))?;
+    let plot =
+        panels(1, 1, (1000, 360), &experts, |_, area| boxes(area, "", "RMS change of a weight", &blocks, &values))?;
     let cells: Vec<Vec<Option<f64>>> =
         v.blocks.iter().map(|b| (0..n).map(|i| b.relative(i).map(|r| 100.0 * r)).collect()).collect();
     let highest = cells.iter().flatten().flatten().copied().fold(1e-12, f64::max);
     let digits = Some((2 - highest.log10().floor() as i32).clamp(0, 4) as usize);
     let what = Heat {
-        size: (180 + 130 * n as u32, 90 + 34 * blocks.len() as u32),
+        size: (180 + 130 * n as u32, 130 + 34 * blocks.len() as u32),
         rows: &blocks,
         columns: &experts,
         x: "",
@@ -54,7 +55,7 @@ pub fn cosines(v: &Vectors, ranges: &Ranges) -> Result<Figure> {
     let pairs: Vec<(usize, usize)> = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).collect();
     let side = 110 * n as u32;
     let whole = Heat {
-        size: (side + 200, side / 2 + 130),
+        size: (side + 200, side / 2 + 150),
         rows: &experts,
         columns: &experts,
         x: "",
@@ -70,7 +71,7 @@ pub fn cosines(v: &Vectors, ranges: &Ranges) -> Result<Figure> {
         let cells: Vec<Vec<_>> =
             v.blocks.iter().map(|b| pairs.iter().map(|&(i, j)| b.cosine(i, j)).collect()).collect();
         let by_block = Heat {
-            size: (200 + 80 * pairs.len() as u32, 90 + 34 * rows.len() as u32),
+            size: (200 + 80 * pairs.len() as u32, 130 + 34 * rows.len() as u32),
             rows: &rows,
             columns: &columns,
             x: "experts",

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::{Area, short};
+use super::{AXIS, Area, LABEL, TITLE, short};
 use crate::bench::plots::Lines;
 use crate::cli::demo::plots::{colour, failed, room};
 use crate::error::Result;
@@ -17,35 +17,29 @@ pub fn percentiles(mut values: Vec<f64>) -> Option<Percentiles> {
     Some([0.05, 0.25, 0.5, 0.75, 0.95].map(|q| values[(q * last).round() as usize]))
 }
 
-/// `boxes[series][group]`.
-pub fn boxes(
-    area: &Area,
-    title: &str,
-    y: &str,
-    groups: &[String],
-    series: &[String],
-    boxes: &[Vec<Option<Percentiles>>],
-) -> Result<()> {
+/// `boxes[series][group]`; `panels` names the colours of the series.
+pub fn boxes(area: &Area, title: &str, y: &str, groups: &[String], boxes: &[Vec<Option<Percentiles>>]) -> Result<()> {
     let (low, high) = room(boxes.iter().flatten().flatten().flatten().copied().chain([0.0]));
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .caption(title, ("sans-serif", 15))
+        .caption(title, TITLE)
         .x_label_area_size(34)
         .y_label_area_size(66)
         .build_cartesian_2d(Lines(groups.len()), low..high)
         .map_err(failed)?;
     let name = |x: &f64| groups.get(x.round() as usize).cloned().unwrap_or_default();
     let mesh = &mut chart.configure_mesh();
+    mesh.label_style(LABEL).axis_desc_style(AXIS);
     mesh.disable_x_mesh().light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).y_labels(6);
     mesh.x_labels(groups.len()).x_label_formatter(&name).y_label_formatter(&|v| short(*v));
-    mesh.x_label_style(("sans-serif", 11)).y_desc(y).draw().map_err(failed)?;
-    let width = 0.8 / series.len() as f64;
+    mesh.y_desc(y).draw().map_err(failed)?;
+    let width = 0.8 / boxes.len() as f64;
     for (s, row) in boxes.iter().enumerate() {
         let style = colour(s).stroke_width(1);
         let half = 0.4 * width;
         for (g, values) in row.iter().enumerate() {
             let Some([bottom, lower, middle, upper, top]) = *values else { continue };
-            let x = g as f64 + width * (s as f64 - (series.len() as f64 - 1.0) / 2.0);
+            let x = g as f64 + width * (s as f64 - (boxes.len() as f64 - 1.0) / 2.0);
             let line = |from: (f64, f64), to: (f64, f64)| PathElement::new(vec![from, to], style);
             let whiskers = [line((x, bottom), (x, lower)), line((x, upper), (x, top))];
             chart.draw_series(whiskers).map_err(failed)?;
@@ -57,14 +51,6 @@ pub fn boxes(
                 .draw_series([PathElement::new(vec![(x - half, middle), (x + half, middle)], thick)])
                 .map_err(failed)?;
         }
-        let none: [Circle<(f64, f64), i32>; 0] = [];
-        chart
-            .draw_series(none)
-            .map_err(failed)?
-            .label(series[s].as_str())
-            .legend(move |(x, y)| Rectangle::new([(x + 3, y - 5), (x + 15, y + 5)], colour(s).mix(0.6).filled()));
     }
-    let legend = &mut chart.configure_series_labels();
-    legend.position(SeriesLabelPosition::UpperRight).border_style(BLACK.mix(0.2)).background_style(WHITE.mix(0.8));
-    legend.draw().map_err(failed)
+    Ok(())
 }

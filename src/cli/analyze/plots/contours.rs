@@ -3,7 +3,7 @@
 use contour::ContourBuilder;
 use plotters::prelude::*;
 
-use super::{Area, diverging, short};
+use super::{AXIS, Area, LABEL, TITLE, diverging, short};
 use crate::cli::demo::plots::failed;
 use crate::error::Result;
 
@@ -57,12 +57,13 @@ pub fn contours(area: &Area, what: &Contours) -> Result<()> {
     let (x, y) = (ends(what.x), ends(what.y));
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .caption(&what.title, ("sans-serif", 15))
+        .caption(&what.title, TITLE)
         .x_label_area_size(38)
         .y_label_area_size(58)
         .build_cartesian_2d(x.clone(), y.clone())
         .map_err(failed)?;
     let mesh = &mut chart.configure_mesh();
+    mesh.label_style(LABEL).axis_desc_style(AXIS);
     mesh.disable_mesh().x_labels(5).y_labels(5).x_label_formatter(&|v| short(*v)).y_label_formatter(&|v| short(*v));
     mesh.x_desc(what.axes[0]).y_desc(what.axes[1]).draw().map_err(failed)?;
     let (fine, columns) = refined(&what.values, what.x.len());

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::{Area, diverging, sequential, short, svg};
+use super::{AXIS, Area, LABEL, diverging, sequential, short, svg};
 use crate::bench::plots::Lines;
 use crate::cli::demo::plots::failed;
 use crate::error::Result;
@@ -50,7 +50,7 @@ pub struct Heat<'a> {
 /// Cells without a value are left empty.
 pub fn heat(what: &Heat, cells: &[Vec<Option<f64>>]) -> Result<String> {
     svg(what.size, |root| {
-        let (left, right) = root.split_horizontally(what.size.0 as i32 - 96);
+        let (left, right) = root.split_horizontally(what.size.0 as i32 - 104);
         matrix(what, cells, &left)?;
         bar(what.colours, what.unit, &right)
     })
@@ -73,6 +73,7 @@ fn matrix(what: &Heat, cells: &[Vec<Option<f64>>], area: &Area) -> Result<()> {
     let column = |x: &f64| name(what.columns, x.round() as usize, 14);
     let row = |y: &f64| name(what.rows, rows - 1 - (y.round() as usize).min(rows - 1), 24);
     let mesh = &mut chart.configure_mesh();
+    mesh.label_style(LABEL).axis_desc_style(AXIS);
     mesh.disable_mesh().x_labels(columns).y_labels(rows).x_label_formatter(&column).y_label_formatter(&row);
     mesh.x_desc(what.x).y_desc(what.y).draw().map_err(failed)?;
     let places = cells.iter().enumerate().flat_map(|(i, row)| {
@@ -107,6 +108,7 @@ fn bar(colours: Colours, unit: &str, area: &Area) -> Result<()> {
         .build_cartesian_2d(0.0..1.0, range.clone())
         .map_err(failed)?;
     let mesh = &mut chart.configure_mesh();
+    mesh.label_style(LABEL).axis_desc_style(AXIS).disable_x_axis();
     mesh.disable_mesh().y_labels(5).y_desc(unit).y_label_formatter(&|v| short(*v)).draw().map_err(failed)?;
     let at = |i: usize| range.start + (range.end - range.start) * i as f64 / STEPS as f64;
     let step = |i: usize| {

@@ -2,55 +2,44 @@
 
 use plotters::prelude::*;
 
-use super::{Area, short};
+use super::{AXIS, Area, LABEL, TITLE, short};
 use crate::cli::demo::plots::{colour, failed, room};
 use crate::error::Result;
 
-/// Named points (x, y, half the length of the error bar).
-pub struct Series {
-    pub name: String,
-    pub points: Vec<(f64, f64, f64)>,
-}
+/// Points (x, y, half the length of the error bar).
+pub type Series = Vec<(f64, f64, f64)>;
 
-/// Lines through points, with a legend where there are several; a line at 0.
+/// Lines through points, and one at 0; `panels` names the colours.
 pub fn lines(area: &Area, title: &str, [x, y]: [&str; 2], series: &[Series]) -> Result<()> {
-    let all = || series.iter().flat_map(|s| &s.points);
+    let all = || series.iter().flatten();
     let (left, right) = room(all().map(|p| p.0));
     let (low, high) = room(all().flat_map(|p| [p.1 - p.2, p.1 + p.2]).chain([0.0]));
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .caption(title, ("sans-serif", 15))
+        .caption(title, TITLE)
         .x_label_area_size(38)
         .y_label_area_size(62)
         .build_cartesian_2d(left..right, low..high)
         .map_err(failed)?;
     let mesh = &mut chart.configure_mesh();
+    mesh.label_style(LABEL).axis_desc_style(AXIS);
     mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).x_labels(6).y_labels(6);
     mesh.x_label_formatter(&|v| short(*v)).y_label_formatter(&|v| short(*v));
     mesh.x_desc(x).y_desc(y).draw().map_err(failed)?;
     chart.draw_series(LineSeries::new([(left, 0.0), (right, 0.0)], BLACK.mix(0.5))).map_err(failed)?;
     for (i, s) in series.iter().enumerate() {
         let style = colour(i).stroke_width(2);
-        chart
-            .draw_series(LineSeries::new(s.points.iter().map(|p| (p.0, p.1)), style))
-            .map_err(failed)?
-            .label(s.name.as_str())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
-        let bars = s.points.iter().filter(|p| p.2 > 0.0);
+        chart.draw_series(LineSeries::new(s.iter().map(|p| (p.0, p.1)), style)).map_err(failed)?;
+        let bars = s.iter().filter(|p| p.2 > 0.0);
         let bar = |p: &(f64, f64, f64)| ErrorBar::new_vertical(p.0, p.1 - p.2, p.1, p.1 + p.2, colour(i).filled(), 6);
         chart.draw_series(bars.map(bar)).map_err(failed)?;
-    }
-    if series.len() > 1 {
-        let legend = &mut chart.configure_series_labels();
-        legend.position(SeriesLabelPosition::UpperRight).border_style(BLACK.mix(0.2)).background_style(WHITE.mix(0.8));
-        legend.draw().map_err(failed)?;
     }
     Ok(())
 }
 
 /// The same on a logarithmic axis, positive points only, without error bars.
 pub fn logarithmic(area: &Area, [x, y]: [&str; 2], series: &[Series]) -> Result<()> {
-    let all = || series.iter().flat_map(|s| &s.points).filter(|p| p.1 > 0.0);
+    let all = || series.iter().flatten().filter(|p| p.1 > 0.0);
     let (left, right) = room(all().map(|p| p.0));
     let (low, high) = room(all().map(|p| p.1.ln()));
     let mut chart = ChartBuilder::on(area)
@@ -60,22 +49,17 @@ pub fn logarithmic(area: &Area, [x, y]: [&str; 2], series: &[Series]) -> Result<
         .build_cartesian_2d(left.max(0.0)..right, (low.exp()..high.exp()).log_scale())
         .map_err(failed)?;
     let mesh = &mut chart.configure_mesh();
-    mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).y_label_formatter(&|v| short(*v));
+    mesh.label_style(LABEL).axis_desc_style(AXIS);
+    mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).y_labels(4).y_label_formatter(&|v| short(*v));
     mesh.x_label_formatter(&|v| short(*v)).x_desc(x).y_desc(y).draw().map_err(failed)?;
     for (i, s) in series.iter().enumerate() {
         let style = colour(i).stroke_width(2);
-        let points: Vec<(f64, f64)> = s.points.iter().filter(|p| p.1 > 0.0).map(|p| (p.0, p.1)).collect();
+        let points: Vec<(f64, f64)> = s.iter().filter(|p| p.1 > 0.0).map(|p| (p.0, p.1)).collect();
         let dots = points.clone().into_iter().map(|p| Circle::new(p, 3, colour(i).filled()));
         chart.draw_series(LineSeries::new(points, style)).map_err(failed)?;
-        chart
-            .draw_series(dots)
-            .map_err(failed)?
-            .label(s.name.as_str())
-            .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
+        chart.draw_series(dots).map_err(failed)?;
     }
-    let legend = &mut chart.configure_series_labels();
-    legend.position(SeriesLabelPosition::UpperRight).border_style(BLACK.mix(0.2)).background_style(WHITE.mix(0.8));
-    legend.draw().map_err(failed)
+    Ok(())
 }
 
 /// How values in [-1, 1] are distributed: shares of 40 bins.
@@ -89,12 +73,13 @@ pub fn histogram(area: &Area, title: &str, values: &[f64]) -> Result<()> {
     let highest = shares.iter().copied().fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .caption(title, ("sans-serif", 15))
+        .caption(title, TITLE)
         .x_label_area_size(38)
         .y_label_area_size(52)
         .build_cartesian_2d(-1.0..1.0, 0.0..1.08 * highest)
         .map_err(failed)?;
     let mesh = &mut chart.configure_mesh();
+    mesh.label_style(LABEL).axis_desc_style(AXIS);
     mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).disable_x_mesh().x_labels(5).y_labels(4);
     mesh.x_label_formatter(&|v| short(*v)).y_label_formatter(&|v| short(*v));
     mesh.x_desc("cosine").y_desc("pairs, %").draw().map_err(failed)?;
@@ -109,12 +94,13 @@ pub fn histogram(area: &Area, title: &str, values: &[f64]) -> Result<()> {
 pub fn bars(area: &Area, title: &str, [x, y]: [&str; 2], values: &[f64], limit: f64) -> Result<()> {
     let mut chart = ChartBuilder::on(area)
         .margin(10)
-        .caption(title, ("sans-serif", 13))
+        .caption(title, AXIS)
         .x_label_area_size(34)
         .y_label_area_size(62)
         .build_cartesian_2d(0.0..values.len() as f64, -limit..limit)
         .map_err(failed)?;
     let mesh = &mut chart.configure_mesh();
+    mesh.label_style(LABEL).axis_desc_style(AXIS);
     mesh.light_line_style(TRANSPARENT).bold_line_style(BLACK.mix(0.1)).disable_x_mesh().x_labels(6).y_labels(5);
     mesh.x_label_formatter(&|v| short(*v)).y_label_formatter(&|v| short(*v));
     mesh.x_desc(x).y_desc(y).draw().map_err(failed)?;

@@ -9,10 +9,15 @@ pub mod lines;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::cli::demo::plots::failed;
+use crate::cli::demo::plots::{colour, failed};
 use crate::error::Result;
 
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Fonts of titles, of axes' names, and of the numbers on them: plots differ in size, their text does not.
+const TITLE: (&str, i32) = ("sans-serif", 15);
+const AXIS: (&str, i32) = ("sans-serif", 13);
+const LABEL: (&str, i32) = ("sans-serif", 12);
 
 /// Low, middle, high: blue, pale, red.
 const DIVERGING: [RGBColor; 5] = [
@@ -44,18 +49,34 @@ pub fn svg(size: (u32, u32), draw: impl FnOnce(&Area) -> Result<()>) -> Result<S
     Ok(text.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1))
 }
 
-/// Panels side by side, at most `columns` in a row, each of this size.
+/// Panels side by side, at most `columns` in a row, each of this size; above them what the colours of the series are, if any.
 pub fn panels(
     count: usize,
     columns: usize,
     (width, height): (u32, u32),
+    series: &[String],
     mut draw: impl FnMut(usize, &Area) -> Result<()>,
 ) -> Result<String> {
+    const KEY: u32 = 30;
     let columns = columns.min(count).max(1);
     let rows = count.div_ceil(columns).max(1);
-    svg((width * columns as u32, height * rows as u32), |root| {
-        root.split_evenly((rows, columns)).iter().take(count).enumerate().try_for_each(|(i, area)| draw(i, area))
+    let above = if series.is_empty() { 0 } else { KEY };
+    svg((width * columns as u32, above + height * rows as u32), |root| {
+        let (top, below) = root.split_vertically(above);
+        key(&top, series)?;
+        below.split_evenly((rows, columns)).iter().take(count).enumerate().try_for_each(|(i, area)| draw(i, area))
     })
+}
+
+/// The names of the series beside their colours, in a row.
+fn key(area: &Area, series: &[String]) -> Result<()> {
+    let mut x = 64;
+    for (i, name) in series.iter().enumerate() {
+        area.draw(&Rectangle::new([(x, 10), (x + 14, 22)], colour(i).filled())).map_err(failed)?;
+        area.draw(&Text::new(name.clone(), (x + 20, 9), AXIS)).map_err(failed)?;
+        x += 48 + 7 * name.chars().count() as i32;
+    }
+    Ok(())
 }
 
 /// A number as an axis writes it: short, whatever its size.
