@@ -93,7 +93,15 @@ pub fn along(around: &Around, ranges: &Ranges) -> Result<Figure> {
     let own = |line: &Line| {
         let best =
             line.points.iter().min_by(|a, b| change(a, Some(line.expert)).0.total_cmp(&change(b, Some(line.expert)).0));
-        best.map(|p| format!("expert {} {} at a = {}", line.expert, percent(change(p, Some(line.expert)).0), p.at[0]))
+        best.map(|p| {
+            let (value, error) = change(p, Some(line.expert));
+            format!(
+                "expert {} {} ± {error:.3} % at a = {}",
+                line.expert,
+                percent(value).trim_end_matches(" %"),
+                p.at[0]
+            )
+        })
     };
     let best: Vec<String> = around.lines.iter().filter_map(own).collect();
     Ok(Figure {

@@ -54,10 +54,13 @@ pub fn logarithmic(area: &Area, [x, y]: [&str; 2], series: &[Series]) -> Result<
     mesh.x_label_formatter(&|v| short(*v)).x_desc(x).y_desc(y).draw().map_err(failed)?;
     for (i, s) in series.iter().enumerate() {
         let style = colour(i).stroke_width(2);
-        let points: Vec<(f64, f64)> = s.iter().filter(|p| p.1 > 0.0).map(|p| (p.0, p.1)).collect();
-        let dots = points.clone().into_iter().map(|p| Circle::new(p, 3, colour(i).filled()));
-        chart.draw_series(LineSeries::new(points, style)).map_err(failed)?;
-        chart.draw_series(dots).map_err(failed)?;
+        // A line bridges no gap.
+        for run in s.split(|p| p.1 <= 0.0) {
+            let points = run.iter().map(|p| (p.0, p.1));
+            let dots = points.clone().map(|p| Circle::new(p, 3, colour(i).filled()));
+            chart.draw_series(LineSeries::new(points.clone(), style)).map_err(failed)?;
+            chart.draw_series(dots).map_err(failed)?;
+        }
     }
     Ok(())
 }
