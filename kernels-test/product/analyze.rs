@@ -1,6 +1,7 @@
 //! `deme analyze`: all parts on a tiny run, their data against what other commands say, resuming, refusals.
 
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use serde_json::Value;
 
@@ -67,7 +68,7 @@ fn every_part_is_measured_once_and_agrees_with_the_other_commands() {
     let place = Place::new();
     let run = experts(&place);
     let out = place.run("analysis");
-    let ran = analyze(&place, &[run.clone()], &out, &SMALL).exits(0);
+    let ran = analyze(&place, slice::from_ref(&run), &out, &SMALL).exits(0);
     assert!(
         ran.out.contains("report.html and the data of gradients, activations, landscape, vectors, plane"),
         "{}",

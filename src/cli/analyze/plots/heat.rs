@@ -68,7 +68,7 @@ fn matrix(what: &Heat, cells: &[Vec<Option<f64>>], area: &Area) -> Result<()> {
     // Many names would overlap: every other, every third...
     let name = |names: &[String], i: usize, room: usize| {
         let step = names.len().div_ceil(room).max(1);
-        names.get(i).filter(|_| i % step == 0).cloned().unwrap_or_default()
+        names.get(i).filter(|_| i.is_multiple_of(step)).cloned().unwrap_or_default()
     };
     let column = |x: &f64| name(what.columns, x.round() as usize, 14);
     let row = |y: &f64| name(what.rows, rows - 1 - (y.round() as usize).min(rows - 1), 24);
