@@ -24,7 +24,7 @@ pub struct InceptionScore {
 impl Head {
     /// `weight` [classes, features]; none where that is not its size.
     pub fn new(weight: Vec<f32>, features: usize) -> Option<Self> {
-        let fits = !weight.is_empty() && weight.len() % features == 0 && weight.iter().all(|w| w.is_finite());
+        let fits = !weight.is_empty() && weight.len().is_multiple_of(features) && weight.iter().all(|w| w.is_finite());
         fits.then_some(Self { weight, features })
     }
 

@@ -50,7 +50,7 @@ impl Analysis<'_> {
             images.iter().for_each(|&i| pixels.bytes(self.dataset.pixels_u8(i)));
             let judged = json!({
                 "ranges": self.ranges.bounds(), "images": images, "pixels": pixels.finish(), "seed": args.seed,
-                "precision": self.global.precision().name(), "projections": self.base.has_projections,
+                "precision": self.global.precision().name(), "projections": self.base.placement.name(),
             });
             let (judged, own, experts) = match part {
                 Part::Gradients => {

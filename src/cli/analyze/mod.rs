@@ -90,10 +90,13 @@ pub fn run(args: &AnalyzeArgs, global: &Global) -> Result<()> {
         ));
     }
     let (base, experts) = open_with_experts(&args.base, &expert_folders(&args.experts)?)?;
-    let ranges = match experts.is_empty() {
-        true => Ranges::even(base.schedule.timesteps() as u32, 4)?,
-        false => ranges_of(&base, &experts)?,
-    };
+    let total = base.schedule.timesteps() as u32;
+    let dirs: Vec<&Path> = experts.iter().map(|e| e.folder.dir.as_path()).collect();
+    let ranges = if experts.is_empty() { Ranges::even(total, 4)? } else { ranges_of(total, &dirs)? };
+    if !experts.is_empty() && ranges.len() as usize != experts.len() {
+        let message = format!("{} experts for {} timestep ranges", experts.len(), ranges.len());
+        return Err(Error::usage(message, "give one expert for each range"));
+    }
     let wanted = args.parts(experts.len())?;
     let plane = args.plane_experts(experts.len())?;
     for model in std::iter::once(&base).chain(&experts) {

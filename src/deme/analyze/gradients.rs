@@ -270,7 +270,8 @@ mod tests {
             assert!((range.raw.powi(2) - range.squared - range.noise.powi(2)).abs() < 1e-9, "{range:?}");
         }
         assert!(found.whole.squared.abs() < 3.0 * found.whole.squared_error, "{:?}", found.whole);
-        assert!(found.whole.raw > 0.1, "{:?}", found.whole);
+        // As averaged, the whole seems to have a gradient: of the noise's size.
+        assert!(found.whole.raw > 0.5 * found.whole.noise && found.whole.noise > 0.1, "{:?}", found.whole);
         assert!(found.cosines[0][1].unwrap() < found.raw_cosines[0][1] && found.raw_cosines[0][1] > -0.99);
         assert!((found.cosines[0][1].unwrap() + 1.0).abs() < 0.05);
         assert!((found.raw_cosines[1][1] - 1.0).abs() < 1e-12);

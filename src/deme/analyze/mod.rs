@@ -16,6 +16,7 @@ use crate::diffusion::denoising::{LossSpec, ReadImage};
 use crate::diffusion::pretrained::Pretrained;
 use crate::error::Result;
 use crate::gpu::Gpu;
+use crate::model::projections::Placement;
 use crate::model::unet::Projections;
 use crate::nn::{Role, Slabs};
 
@@ -46,7 +47,7 @@ impl Subject<'_> {
 
     /// What is judged in batches, of which no part has more than `most` images.
     fn spec(&self, most: usize) -> LossSpec {
-        let projections = if self.base.has_projections { Projections::Run } else { Projections::Skip };
+        let projections = if self.base.placement == Placement::None { Projections::Skip } else { Projections::Run };
         LossSpec { batch: self.batch.min(most as u32), sides: [self.side; 2], projections }
     }
 
